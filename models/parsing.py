@@ -1,0 +1,93 @@
+"""Read a model YAML: find it, check it, and give its words their meaning without running any of them."""
+
+import ast
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+MODELS = Path(__file__).resolve().parent
+REQUIRED = ("nc", "anchors", "backbone", "head")
+# attention needs three inputs, so it is no activation although torch files it there
+ACTIVATIONS = {
+    name: getattr(nn, name)
+    for name in (*nn.modules.activation.__all__, "Identity")
+    if name != "MultiheadAttention" and hasattr(nn, name)
+}
+
+
+def find_yaml(cfg: str | Path) -> Path:
+    """Return the path of a model YAML: `cfg` itself, or the file of that name below models/.
+
+    Raises FileNotFoundError, listing the known ones.
+    """
+    if Path(cfg).is_file():
+        return Path(cfg)
+    known = {path.name: path for path in sorted(MODELS.rglob("*.yaml"))}
+    if Path(cfg).name not in known:
+        raise FileNotFoundError(f"no model file '{cfg}': give a path, or one of {', '.join(known)}")
+    return known[Path(cfg).name]
+
+
+def load_spec(cfg: str | Path | dict) -> dict:
+    """Return a model description as a dict of its own: read from a YAML file, or copied from a dict.
+
+    Raises ValueError for a file that is no YAML mapping or lacks one of `REQUIRED`.
+    """
+    if isinstance(cfg, dict):
+        name, spec = "the model dict", copy.deepcopy(cfg)
+    else:
+        path = find_yaml(cfg)
+        name = str(path)
+        try:
+            spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(spec, dict):
+        raise ValueError(f"{name} holds no 'key: value' lines: a model file needs {', '.join(REQUIRED)}")
+    missing = [key for key in REQUIRED if key not in spec]
+    if missing:
+        raise ValueError(f"{name} lacks {', '.join(missing)}: a model file needs {', '.join(REQUIRED)}")
+    return spec
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """Return `channels` rounded up to a multiple of `divisor`."""
+    return int(-(-channels // divisor) * divisor)
+
+
+def resolve(argument: Any, words: dict[str, Any]) -> Any:
+    """Return what an argument of a YAML entry means.
+
+    Strings: a key of `words` ("nc", "anchors"), a literal ("None", "False", "1e-3"), a torch.nn activation
+    ("nn.SiLU()"), or else the plain text ("nearest"). Everything that is not a string is itself.
+    """
+    if not isinstance(argument, str):
+        return argument
+    if argument in words:
+        return words[argument]
+    if argument.startswith(("nn.", "torch.nn.")):
+        return parse_activation(argument)
+    try:
+        return ast.literal_eval(argument)
+    except (ValueError, SyntaxError):
+        return argument
+
+
+def parse_activation(text: str) -> nn.Module:
+    """Build the activation that e.g. "nn.LeakyReLU(0.1)" describes; its arguments may only be literals.
+
+    Raises ValueError for anything but a call of one of `ACTIVATIONS`.
+    """
+    try:
+        call = ast.parse(str(text).strip(), mode="eval").body
+        name = ast.unparse(call.func).removeprefix("torch.").removeprefix("nn.")
+        positional = [ast.literal_eval(node) for node in call.args]
+        named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return ACTIVATIONS[name](*positional, **named)
+    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
+        known = ", ".join(f"nn.{name}" for name in ACTIVATIONS)
+        message = f"'{text}' is no activation: write e.g. nn.LeakyReLU(0.1), with plain numbers, and one of {known}"
+        raise ValueError(message) from error
