@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# Tiny models are quicker on one thread than on several that wait for each other.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,101 @@
+"""What detect.py can be asked for: names, defaults, help texts and checks, written once."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field, fields
+from typing import Any, NoReturn
+
+from utils.paths import ROOT
+
+
+def _option(default: Any, text: str, **argument: Any) -> Any:
+    """Return a field with the help text and further arguments that `add_argument` gets."""
+    return field(default=default, metadata={"help": text, **argument})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectOptions:
+    """The options of one run of detect.py. ValueError for values that make no sense."""
+
+    weights: str | tuple = _option(ROOT / "yolov5s.pt", "checkpoint; several make an ensemble", nargs="+")
+    source: str = _option(
+        ROOT / "data/images", "file, folder, glob, list.txt, URL, list.streams, webcam number, or 'screen 0 L T W H'"
+    )
+    data: str = _option(ROOT / "data/coco128.yaml", "dataset YAML with class names, for models without them")
+    imgsz: int | tuple = _option((640,), "inference size in pixels: one side, or height and width", nargs="+", type=int)
+    conf_thres: float = _option(0.25, "the least confidence", type=float)
+    iou_thres: float = _option(0.45, "the overlap above which the weaker of two boxes is dropped", type=float)
+    max_det: int = _option(1000, "the most detections per image", type=int)
+    device: str = _option("", "0 or 0,1 for GPUs, or cpu")
+    view_img: bool = _option(False, "show the results in a window")
+    save_txt: bool = _option(False, "save the boxes in labels/*.txt")
+    save_format: int = _option(0, "of save-txt: 0 = x y w h relative to the image, 1 = x1 y1 x2 y2 pixels", type=int)
+    save_csv: bool = _option(False, "save the detections in predictions.csv")
+    save_conf: bool = _option(False, "add the confidence to save-txt")
+    save_crop: bool = _option(False, "save what is in the boxes in crops/")
+    nosave: bool = _option(False, "save no images or videos")
+    classes: int | tuple | None = _option(None, "keep these classes only, by number: 0, or 0 2 3", nargs="+", type=int)
+    agnostic_nms: bool = _option(False, "boxes of different classes suppress each other too")
+    augment: bool = _option(False, "also detect on scaled and mirrored copies")
+    visualize: bool = _option(False, "save pictures of the feature maps")
+    update: bool = _option(False, "accepted for old commands; there is nothing to update")
+    project: str = _option(ROOT / "runs/detect", "folder of all runs")
+    name: str = _option("exp", "folder of this run in the project; a number is added where it exists")
+    exist_ok: bool = _option(False, "write into an existing folder instead")
+    line_thickness: int = _option(3, "width of the boxes' lines in pixels", type=int)
+    hide_labels: bool = _option(False, "draw no labels")
+    hide_conf: bool = _option(False, "draw no confidences")
+    half: bool = _option(False, "compute in half precision (GPU)")
+    dnn: bool = _option(False, "run ONNX files with OpenCV's DNN")
+    vid_stride: int = _option(1, "take every n-th frame of a video", type=int)
+    trust: bool = _option(False, "unpickle the weights fully, which can run any program: for files you made yourself")
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "source", str(self.source))
+        put(self, "classes", (self.classes,) if isinstance(self.classes, int) else self.classes)
+        sides = (self.imgsz,) if isinstance(self.imgsz, int) else tuple(self.imgsz)
+        put(self, "imgsz", sides * 2 if len(sides) == 1 else sides)
+        self._check()
+
+    def _check(self) -> None:
+        if len(self.imgsz) != 2 or min(self.imgsz) < 1:
+            raise ValueError(f"--imgsz {self.imgsz} is no size; give one side, or height and width, such as 640")
+        for name in ("conf_thres", "iou_thres"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{_flag(name)} {getattr(self, name)} is no fraction; give a number from 0 to 1")
+        for name in ("max_det", "line_thickness", "vid_stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{_flag(name)} {getattr(self, name)} is too small; give 1 or more")
+        if self.save_format not in (0, 1):
+            raise ValueError(f"--save-format {self.save_format} is unknown; give 0 (YOLO) or 1 (Pascal VOC)")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Answers a mistake with one line instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; --help lists all options\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's parser: one argument per option."""
+    parser = OneLineParser(prog="detect.py", description="Detect objects in images, videos and streams.")
+    for option in fields(DetectOptions):
+        argument: dict[str, Any] = dict(option.metadata)
+        if option.default is False:
+            argument["action"] = "store_true"
+        else:
+            argument["default"] = option.default
+            argument["help"] += f" (default: {option.default})".replace("%", "%%")
+        parser.add_argument(*_spellings(option.name), **argument)
+    return parser
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _spellings(name: str) -> list[str]:
+    return ["--imgsz", "--img", "--img-size"] if name == "imgsz" else [_flag(name)]
