@@ -1,0 +1,211 @@
+"""A YOLOv5 network as the explainer sees it: its parts by name, one recorded forward pass, and nothing left behind."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from explainer.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one forward pass of one image leaves for the explanation.
+
+    raw          (N, 5 + classes) float32 predictions x, y, w, h (input pixels), objectness, class probabilities
+    head_inputs  the tensors (1, C, h, w) that the Detect head read, one for each stride
+    activations  the outputs (1, C, h, w) of the recorded layers by name; with a graph from them to `head_inputs`
+                 when the recording was made `with_graph`
+    """
+
+    raw: Tensor
+    head_inputs: tuple[Tensor, ...]
+    activations: dict[str, Tensor]
+    with_graph: bool
+
+
+@dataclass(frozen=True)
+class Level:
+    """One input of a Detect head: the `index`-th of `head`, `stride` pixels per cell."""
+
+    head: nn.Module
+    index: int
+    stride: int
+
+
+class Network:
+    """The detection models found inside what the caller holds: DetectionModel, Ensemble, DetectMultiBackend or AutoShape.
+
+    members  the detection models by the prefix of their layers' names: one under "", those of an ensemble under "0.", "1."
+    levels   the inputs of their heads, in the order of the raw predictions
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = writable(find_detection_model(model))
+        self.members = {"": self.model}
+        if isinstance(self.model, nn.ModuleList):
+            self.members = {f"{index}.": member for index, member in enumerate(self.model)}
+        self.levels = [level for member in self.members.values() for level in head_levels(member)]
+
+    @property
+    def heads(self) -> list[nn.Module]:
+        """The Detect or Segment module of each member."""
+        return [member.model[-1] for member in self.members.values()]
+
+    @property
+    def stride(self) -> int:
+        """The largest stride: an input's height and width are multiples of it."""
+        return max(level.stride for level in self.levels)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The class names by index."""
+        names = next(iter(self.members.values())).names
+        return dict(names) if isinstance(names, dict) else dict(enumerate(names))
+
+    @property
+    def columns(self) -> int:
+        """The columns of a raw prediction: x, y, w, h, objectness and one for each class."""
+        return 5 + self.heads[0].nc
+
+    @property
+    def weight(self) -> Tensor:
+        """One parameter, which knows the device and the precision."""
+        return next(self.model.parameters())
+
+    def record(self, image: Tensor, layers: tuple[str, ...], with_graph: bool) -> Recording:
+        """Run one forward pass of `image` (1, 3, h, w; 0..1) and keep what `Recording` lists.
+
+        With a graph the first recorded layers are its leaves: nothing below them is recorded. The head itself stays out of
+        the graph; its gradient is taken on the few predictions that matter.
+        """
+        head_inputs, activations = [], {}
+
+        def keep_head_inputs(head, args):
+            head_inputs.extend(args[0])
+            return ([tensor.detach() for tensor in args[0]], *args[1:])
+
+        with ExitStack() as stack, torch.set_grad_enabled(with_graph):
+            for head in self.heads:
+                stack.callback(head.register_forward_pre_hook(keep_head_inputs).remove)
+            for name in layers:
+                stack.enter_context(self._record_layer(name, activations, with_graph))
+            outputs = [member(image) for member in self.members.values()]
+        return Recording(self.raw_predictions(outputs).detach(), tuple(head_inputs), activations, with_graph)
+
+    def raw_predictions(self, outputs: list) -> Tensor:
+        """Return the raw predictions (N, 5 + classes), float32, of the members' or their heads' outputs for one image."""
+        return torch.cat([output[0][0, :, : self.columns].float() for output in outputs])
+
+    @contextmanager
+    def _record_layer(self, name: str, activations: dict[str, Tensor], with_graph: bool) -> Iterator[None]:
+        """Keep the output of the layer called `name` in `activations` for the time of the context.
+
+        One activation module can serve many blocks under many names, so a call inside a block counts only while the block
+        that the name puts it in is running. Of several calls the last one counts.
+        """
+        parent = self.model.get_submodule(name.rpartition(".")[0])
+        numbered = any(parent is member.model for member in self.members.values())
+        running = [True] if numbered else []
+
+        def keep(module, args, output):
+            if not running:
+                return None
+            kept = usable_activation(name, output)
+            if with_graph and not kept.requires_grad:
+                kept = kept.detach().requires_grad_()
+            activations[name] = kept
+            # The network goes on with a copy: the next module may write in place.
+            return kept.clone()
+
+        handles = [self.model.get_submodule(name).register_forward_hook(keep)]
+        if not numbered:
+            handles.append(parent.register_forward_pre_hook(lambda module, args: running.append(True)))
+            handles.append(parent.register_forward_hook(lambda module, args, output: running.clear()))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def usable_activation(name: str, output: object) -> Tensor:
+    """Return a layer's output if a map can be read from it: a tensor (1, C, h, w)."""
+    if isinstance(output, Tensor) and output.ndim == 4:
+        return output
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise UsageError(f"layer '{name}' gives {shape}, and a map needs (1, channels, height, width); try --layer auto")
+
+
+def find_detection_model(model: nn.Module) -> nn.Module:
+    """Return the model with numbered layers that end in a Detect head, or the ensemble of such models, unwrapped."""
+    inner = model
+    while isinstance(inner, nn.Module):
+        members = list(inner) if isinstance(inner, nn.ModuleList) else [inner]
+        if members and all(ends_in_detect_head(member) for member in members):
+            return inner
+        inner = getattr(inner, "model", None)
+    raise UsageError(
+        f"{type(model).__name__} holds no YOLOv5 detection model whose gradients can be read; "
+        "give a .pt checkpoint, or a DetectionModel, DetectMultiBackend or AutoShape made from one"
+    )
+
+
+def ends_in_detect_head(model: nn.Module) -> bool:
+    """Return whether a model consists of numbered layers, the last of which predicts boxes at anchors."""
+    layers = getattr(model, "model", None)
+    return isinstance(layers, nn.Sequential) and len(layers) > 0 and hasattr(layers[-1], "anchors")
+
+
+def head_levels(member: nn.Module) -> list[Level]:
+    """Return the inputs of one detection model's head, finest stride first."""
+    head = member.model[-1]
+    return [Level(head, index, int(stride)) for index, stride in enumerate(head.stride.tolist())]
+
+
+def writable(model: nn.Module) -> nn.Module:
+    """Return the model, or a copy where its tensors were made under inference mode and so refuse gradients for good."""
+    if any(tensor.is_inference() for tensor in chain(model.parameters(), model.buffers())):
+        with torch.inference_mode(False):
+            return deepcopy(model)
+    return model
+
+
+@contextmanager
+def borrowed(network: Network) -> Iterator[None]:
+    """Use the model for an explanation and give it back as it was, also after an error.
+
+    Inside: evaluation mode, parameters without gradients, inference mode off, heads that do not write in place. The
+    heads' cached grids are rebuilt, since those of an earlier pass under inference mode refuse gradients.
+    """
+    training = [module for module in network.model.modules() if module.training]
+    trainable = [parameter for parameter in network.model.parameters() if parameter.requires_grad]
+    kept = [(head, head_state(head)) for head in network.heads]
+    with torch.inference_mode(False):
+        try:
+            for module in training:
+                module.training = False
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            for head, state in kept:
+                head.inplace = False
+                for name in state.keys() & {"grid", "anchor_grid"}:
+                    setattr(head, name, [torch.empty(0, device=head.stride.device)] * len(head.stride))
+            yield
+        finally:
+            for module in training:
+                module.training = True
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            for head, state in kept:
+                for name, value in state.items():
+                    setattr(head, name, value)
+
+
+def head_state(head: nn.Module) -> dict[str, object]:
+    """Return what a forward pass for an explanation changes in a head."""
+    return {name: head.__dict__[name] for name in ("inplace", "grid", "anchor_grid") if name in head.__dict__}

@@ -1,0 +1,177 @@
+"""What can be asked of the explainer: names, defaults, help texts and checks, written once.
+
+The command line, `run()` and the notebook object all read these two classes.
+"""
+
+import argparse
+import inspect
+from dataclasses import MISSING, dataclass, field, fields
+from numbers import Integral, Real
+from pathlib import Path
+
+from explainer.errors import UsageError, unknown
+from explainer.items import ITEM_ALIASES, ITEMS, canonical_item
+from explainer.methods import METHODS, canonical_method
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def option(default, text: str, **argument):
+    """Return a dataclass field that carries its own command-line argument; `argument` goes to `add_argument`."""
+    return field(default=default, metadata={"help": text, **argument})
+
+
+def as_tuple(value) -> tuple:
+    """Return `value` as a tuple: one thing becomes a tuple of one, None an empty one."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, (list, tuple, set, range)) else (value,)
+
+
+def fraction(name: str, value: float) -> None:
+    """Raise UsageError unless `value` lies in 0..1."""
+    if not isinstance(value, Real) or not 0 <= value <= 1:
+        raise UsageError(f"--{name} {value} is outside 0..1; try --{name} 0.25")
+
+
+def whole_number(name: str, value: int, at_least: int) -> None:
+    """Raise UsageError unless `value` is an integer of at least `at_least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
+        raise UsageError(f"--{name} {value} is not a whole number of at least {at_least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is to be explained, and how. Checked when built; names are stored in their canonical spelling."""
+
+    method: str = option(
+        "GradCAM", "how the map is computed, not case-sensitive: " + ", ".join(METHODS), metavar="NAME"
+    )
+    layer: str | int | tuple = option(
+        "auto",
+        "auto, an index such as -2 or 17, several (their maps are averaged), or module names such as model.23.cv3.act",
+        nargs="+",
+    )
+    backprop_array: str | tuple = option(
+        "class",
+        f"what of a detection is explained: {', '.join(ITEMS)} ({', '.join(ITEM_ALIASES)} for short)",
+        nargs="+",
+        metavar="ITEM",
+    )
+    class_names: str | tuple | None = option(None, "explain only these classes: cat dog", nargs="+", metavar="NAME")
+    classes: int | tuple | None = option(None, "detect only these class indices: 0 15 16", nargs="+", type=int)
+    backward_per_class: bool = option(False, "one map per class, each scaled to its own peak, and a picture of each")
+    use_old_target_method: bool = option(
+        False, "score = sum of all raw probabilities of the chosen classes, not the detections"
+    )
+    imgsz: int | tuple = option(640, "inference size in pixels: one side, or height and width", nargs="+", type=int)
+    conf_thres: float = option(0.25, "confidence that a detection needs", type=float)
+    iou_thres: float = option(0.45, "overlap above which non-maximum suppression drops a box", type=float)
+    max_det: int = option(1000, "detections per image at most", type=int)
+    keep_only_topk: float = option(100, "only the hottest so many percent of the pixels keep their value", type=float)
+
+    def __post_init__(self):
+        set_field = object.__setattr__  # the class is frozen; this is the one place that writes
+        set_field(self, "method", canonical_method(self.method))
+        set_field(self, "layer", tuple(self._layer(entry) for entry in as_tuple(self.layer)) or ("auto",))
+        set_field(self, "backprop_array", tuple(dict.fromkeys(map(canonical_item, as_tuple(self.backprop_array)))))
+        set_field(self, "class_names", as_tuple(self.class_names))
+        set_field(self, "classes", as_tuple(self.classes))
+        set_field(self, "imgsz", self._height_and_width())
+        fraction("conf-thres", self.conf_thres)
+        fraction("iou-thres", self.iou_thres)
+        whole_number("max-det", self.max_det, at_least=1)
+        if not self.backprop_array:
+            raise unknown("item", "", ITEMS)
+        if len(self.layer) > 1 and "auto" in self.layer:
+            raise UsageError(f"--layer auto stands alone; given: {' '.join(map(str, self.layer))}")
+        if not isinstance(self.keep_only_topk, Real) or not 0 < self.keep_only_topk <= 100:
+            raise UsageError(f"--keep-only-topk {self.keep_only_topk} is no percentage; try --keep-only-topk 10")
+
+    @staticmethod
+    def _layer(entry: str | int) -> str | int:
+        """Return an index as an integer and a name as it is."""
+        if isinstance(entry, Integral) and not isinstance(entry, bool):
+            return int(entry)
+        if not isinstance(entry, str) or not entry.strip():
+            raise UsageError(f"--layer {entry!r} is neither an index, a module name nor auto; try --layer -2")
+        name = entry.strip()
+        return int(name) if name.lstrip("+-").isdecimal() else name
+
+    def _height_and_width(self) -> tuple[int, int]:
+        """Return `imgsz` as (height, width)."""
+        sides = as_tuple(self.imgsz)
+        if len(sides) not in (1, 2):
+            raise UsageError(f"--imgsz takes one side, or height and width; given: {' '.join(map(str, sides))}")
+        for side in sides:
+            whole_number("imgsz", side, at_least=32)
+        return sides * 2 if len(sides) == 1 else sides
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Settings):
+    """One run of the command: the settings, where pictures come from and where results go."""
+
+    weights: str | tuple = option(ROOT / "yolov5s.pt", "checkpoint, or several for an ensemble", nargs="+")
+    source: str = option(
+        ROOT / "data/images", "image, video, folder, glob, list.txt, URL, stream, webcam index or screen"
+    )
+    data: str | None = option(None, "dataset YAML that names the classes, where the checkpoint does not")
+    device: str = option("", "cuda device, such as 0, or cpu")
+    view_img: bool = option(False, "show the pictures in a window")
+    nosave: bool = option(False, "write no pictures; the table is still written")
+    project: str = option(ROOT / "runs/explain", "folder that holds the results of all runs")
+    name: str = option("exp", "folder of this run below the project")
+    exist_ok: bool = option(False, "write into an existing folder instead of a new one with a number")
+    line_thickness: int = option(3, "line width of boxes in pixels", type=int)
+    hide_labels: bool = option(False, "boxes without labels")
+    hide_conf: bool = option(False, "labels without confidences")
+    half: bool = option(False, "run the network in half precision (GPU only)")
+    dnn: bool = option(False, "OpenCV's DNN for ONNX files")
+    vid_stride: int = option(1, "explain every n-th frame of a video", type=int)
+    crop: bool = option(False, "blank the evidence out: pixels that keep-only-topk keeps become the image's mean")
+    trust: bool = option(False, "unpickle the checkpoint fully; it can then run code: only for files you made yourself")
+    verbose: bool = option(False, "one log line per detection")
+
+    def __post_init__(self):
+        super().__post_init__()
+        whole_number("vid-stride", self.vid_stride, at_least=1)
+        whole_number("line-thickness", self.line_thickness, at_least=0)
+
+    @property
+    def settings(self) -> dict:
+        """The part that says what is explained and how, as keywords of Settings."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(Settings)}
+
+
+def build_options(given: dict) -> Options:
+    """Return Options of `given` names and values; an unknown name is a UsageError that lists the known ones."""
+    known = [entry.name for entry in fields(Options)]
+    for name in given:
+        if name not in known:
+            raise unknown("option", name, known)
+    return Options(**given)
+
+
+def build_parser(description: str) -> argparse.ArgumentParser:
+    """Return the parser of the command: one argument for each option, with its default."""
+    parser = argparse.ArgumentParser(description=description)
+    for entry in fields(Options):
+        spellings = dict.fromkeys((f"--{entry.name.replace('_', '-')}", f"--{entry.name}"))
+        argument = dict(entry.metadata)
+        if entry.default is False:
+            argument["action"] = "store_true"
+        else:
+            argument["default"] = entry.default
+            argument["help"] += f" (default: {entry.default})"
+        parser.add_argument(*spellings, **argument)
+    return parser
+
+
+def keyword_signature() -> inspect.Signature:
+    """Return the signature of a function that takes every option by keyword."""
+    return inspect.Signature(
+        inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=entry.default, annotation=entry.type)
+        for entry in fields(Options)
+        if entry.default is not MISSING
+    )

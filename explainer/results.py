@@ -1,0 +1,148 @@
+"""What a run leaves on disk: pictures, videos and the table. The only module of the explainer that writes files."""
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from explainer.errors import UsageError
+from explainer.explanation import DetectionExplanation, Explanation, measure
+from explainer.sources import Frame
+
+WHAT = ("image", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride")
+WHY = ("method", "layer", "item", "score", "energy_in_box", "peak_x", "peak_y", "frame", "note")
+COLUMNS = WHAT + WHY
+# Suffixes that OpenCV can write; pictures of other formats become .png.
+WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+class Results:
+    """The folder of one run, made when it is entered; leaving it closes the table and the videos."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._taken: set[str] = set()
+        self._videos: dict[Path, object] = {}
+
+    def __enter__(self) -> "Results":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._table = (self.folder / "explanations.csv").open("a", newline="", encoding="utf-8")
+        self._rows = csv.DictWriter(self._table, COLUMNS)
+        if not self._table.tell():
+            self._rows.writeheader()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._table.close()
+        for video in self._videos.values():
+            video.release()
+
+    def add_rows(self, frame: Frame, explanation: Explanation) -> None:
+        """Write one row per detection, or one that says why there is none; they are on disk when this returns."""
+        self._rows.writerows(table_rows(frame, explanation))
+        self._table.flush()
+
+    def save(self, frame: Frame, picture_rgb: np.ndarray, per_class_rgb: dict[str, np.ndarray]) -> None:
+        """Write the overlay under the image's own name, or append it to its video; those of classes go into a folder."""
+        if frame.number:
+            self._append(frame, picture_rgb)
+            stem, count = frame.path.stem, f"_{frame.number}"
+        else:
+            name = self._free_name(frame.path, frame.path.suffix if frame.path.suffix.lower() in WRITABLE else ".png")
+            write_picture(self.folder / name, picture_rgb)
+            stem, count = Path(name).stem, ""
+        for class_name, class_rgb in per_class_rgb.items():
+            write_picture(self.folder / stem / f"{safe_name(class_name)}{count}.jpg", class_rgb)
+
+    def _free_name(self, path: Path, suffix: str) -> str:
+        """Return the file name for the results of `path`: its own, with a number if this run has used that already."""
+        name, count = f"{path.stem}{suffix}", 1
+        while name in self._taken:
+            count += 1
+            name = f"{path.stem}_{count}{suffix}"
+        self._taken.add(name)
+        return name
+
+    def _append(self, frame: Frame, picture_rgb: np.ndarray) -> None:
+        """Append a picture to the video of its source; OSError if that cannot be opened."""
+        if frame.path not in self._videos:
+            path = self.folder / self._free_name(Path(safe_name(frame.path.name)), ".mp4")
+            self._videos[frame.path] = open_video(path, frame.fps, picture_rgb.shape)
+        self._videos[frame.path].write(np.ascontiguousarray(picture_rgb[..., ::-1]))
+
+
+def write_picture(path: Path, picture_rgb: np.ndarray) -> None:
+    """Write an RGB image in the format of its suffix; OSError if that fails."""
+    import cv2
+
+    encoded, data = cv2.imencode(path.suffix, picture_rgb[..., ::-1])
+    if not encoded:
+        raise OSError(f"{path}: no encoder for an image of {picture_rgb.shape}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def open_video(path: Path, fps: float, shape: tuple[int, ...]):
+    """Return OpenCV's writer of an mp4 file for pictures of this shape; OSError if it cannot be opened."""
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (shape[1], shape[0]))
+    if not writer.isOpened():
+        raise OSError(f"{path}: no video can be written there")
+    return writer
+
+
+def safe_name(name: str) -> str:
+    """Return a class name or an address as a file name: characters that a file system may refuse become '_'."""
+    return re.sub(r'[\\/:*?"<>|\s]+', "_", name)
+
+
+def free_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
+    """Return the folder for a run, project/name with a number if there is one already; UsageError if it cannot be made."""
+    from utils.general import increment_path
+
+    folder = Path(increment_path(Path(project) / name, exist_ok=exist_ok))
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"results cannot be written to {folder}: {existing} is not writable; try --project FOLDER")
+    return folder
+
+
+def table_rows(frame: Frame, explanation: Explanation) -> Iterator[dict]:
+    """Yield the rows of the table for one image; boxes and peaks in image pixels, empty cells where nothing is known."""
+    common = {
+        "image": str(frame.path),
+        "method": explanation.method,
+        "item": "+".join(explanation.items),
+        "frame": frame.number or "",
+    }
+    for entry in explanation.detections:
+        yield common | detection_cells(entry)
+    if not explanation.detections:
+        yield common | {"note": "; ".join(explanation.notes)}
+
+
+def detection_cells(entry: DetectionExplanation) -> dict:
+    """Return the cells of one detection."""
+    found, measured = entry.detection, measure(entry)
+    energy, (peak_x, peak_y) = measured.energy_in_box, measured.peak or ("", "")
+    x1, y1, x2, y2 = (f"{value:.2f}" for value in found.xyxy)
+    return {
+        "class": found.class_index,
+        "name": found.name,
+        "confidence": f"{found.confidence:.5f}",
+        "x1": x1,
+        "y1": y1,
+        "x2": x2,
+        "y2": y2,
+        "stride": found.stride,
+        "layer": " ".join(entry.layers),
+        "score": f"{entry.score:.6g}",
+        "energy_in_box": "" if energy is None else f"{energy:.4f}",
+        "peak_x": peak_x,
+        "peak_y": peak_y,
+        "note": entry.note,
+    }

@@ -1,0 +1,135 @@
+"""Where pictures come from: every source that detect.py knows, one frame at a time, and a word for what cannot be read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from explainer.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image to explain.
+
+    path       file, or the address of a stream
+    image_rgb  uint8 (H, W, 3) at the original size
+    caption    the start of its log line, such as 'image 1/3 /data/bus.jpg: '
+    number     counts the frames of a video or stream from 1; 0 for a single image
+    fps        frames per second that a video of its explanations plays with; 0 for a single image
+    """
+
+    path: Path
+    image_rgb: np.ndarray
+    caption: str
+    number: int = 0
+    fps: float = 0.0
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that holds no image, and what its reader said."""
+
+    path: Path
+    reason: str
+
+
+class Source:
+    """The frames of a source; iterate over it. `length` is the number of files, None for a stream."""
+
+    def __init__(self, source: str, vid_stride: int = 1):
+        self.is_stream = is_stream(source)
+        # Loaders say what is wrong in different ways: a stock checkout's assert, this tree's raise OSError or ValueError.
+        try:
+            self.loader = open_loader(str(source), vid_stride)
+        except (OSError, AssertionError, ValueError, ImportError) as error:
+            wrong = "holds no image or video" if Path(source).exists() else f"cannot be opened ({first_line(error)})"
+            raise UsageError(f"source '{source}' {wrong}; {ACCEPTED}") from error
+        self.length = None if self.is_stream else getattr(self.loader, "nf", None)
+
+    def __iter__(self) -> Iterator[Frame | Unreadable]:
+        import cv2
+
+        items = iter(self.loader)
+        while True:
+            # A stock checkout's loader asserts that a file was read; this tree's raises OSError.
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            except (OSError, AssertionError, cv2.error) as error:
+                path = Path(self.loader.files[self.loader.count - 1])
+                yield Unreadable(path, first_line(error))
+                continue
+            yield from self._frames(item)
+
+    def _frames(self, item: tuple) -> Iterator[Frame]:
+        """Yield the frames of what a loader gave: one of a file, one for each of several streams."""
+        path, _, image_bgr, capture, caption = item
+        if isinstance(path, list):
+            for index, (address, frame_bgr) in enumerate(zip(path, image_bgr, strict=True)):
+                fps = float(self.loader.fps[index]) or 30.0
+                yield Frame(Path(address), rgb(frame_bgr), f"{index}: ", self.loader.count + 1, fps)
+        elif capture is not None and getattr(self.loader, "mode", "image") == "video":
+            yield Frame(Path(path), rgb(image_bgr), caption, self.loader.frame, frames_per_second(capture, self.loader))
+        else:
+            yield Frame(Path(path), rgb(image_bgr), caption)
+
+
+ACCEPTED = "give an image, a video, a folder, a glob, a .txt list, a URL, a webcam's number or 'screen 0'"
+
+
+def is_stream(source: str) -> bool:
+    """Return whether a source is a webcam, a list of streams, or an address that is no file to download."""
+    source = str(source)
+    return source.isnumeric() or source.endswith(".streams") or (is_url(source) and not names_a_file(source))
+
+
+def is_url(source: str) -> bool:
+    """Return whether a source is the address of something on the network."""
+    return source.lower().startswith(("rtsp://", "rtmp://", "http://", "https://"))
+
+
+def names_a_file(source: str) -> bool:
+    """Return whether a source ends in the suffix of an image or a video."""
+    from utils.dataloaders import IMG_FORMATS, VID_FORMATS
+
+    return Path(source.partition("?")[0]).suffix[1:].lower() in (*IMG_FORMATS, *VID_FORMATS)
+
+
+def open_loader(source: str, vid_stride: int):
+    """Return the tree's loader for a source. It leaves the images as they are; the explainer letterboxes them."""
+    from utils.dataloaders import LoadImages, LoadScreenshots, LoadStreams
+    from utils.general import check_file
+
+    if source.lower().startswith("screen"):
+        return LoadScreenshots(source, transforms=no_letterbox)
+    if is_stream(source):
+        return LoadStreams(source, transforms=no_letterbox, vid_stride=vid_stride)
+    if is_url(source):
+        source = check_file(source)
+    return LoadImages(source, transforms=no_letterbox, vid_stride=vid_stride)
+
+
+def no_letterbox(image_bgr: np.ndarray) -> np.ndarray:
+    """Stand in for the loader's letterbox with one pixel, of the same shape for every stream."""
+    return image_bgr[:1, :1]
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    return str(error).strip().partition("\n")[0]
+
+
+def rgb(image_bgr: np.ndarray) -> np.ndarray:
+    """Return a BGR or BGRA image as contiguous RGB."""
+    return np.ascontiguousarray(image_bgr[..., 2::-1])
+
+
+def frames_per_second(capture, loader) -> float:
+    """Return the rate at which the explained frames of a video play at the video's own speed."""
+    import cv2
+
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return (rate if rate > 0 else 30.0) / getattr(loader, "vid_stride", 1)
