@@ -36,10 +36,11 @@ class GradientSum:
 
 
 class CamReader:
-    """Reads maps of one recorded image by one formula; without a graph the recording has no gradients to give it."""
+    """Reads maps of one recorded image by one formula."""
 
-    def __init__(self, formula: Formula, recording: Recording, letterbox: Letterbox):
-        self.formula, self.recording, self.letterbox = formula, recording, letterbox
+    def __init__(self, formula: Formula, uses_gradients: bool, recording: Recording, letterbox: Letterbox):
+        self.formula, self.uses_gradients = formula, uses_gradients
+        self.recording, self.letterbox = recording, letterbox
         self._without_gradients: dict[str, np.ndarray] = {}
 
     @cached_property
@@ -48,7 +49,7 @@ class CamReader:
 
     def gradients(self, head_gradient: HeadGradient, layers: tuple[str, ...]) -> Gradients:
         """Return the gradient (1, C, h, w) at each layer of a score with this gradient at the head's inputs."""
-        return list(layer_gradients(self.recording, head_gradient, layers)) if self.recording.with_graph else None
+        return list(layer_gradients(self.recording, head_gradient, layers)) if self.uses_gradients else None
 
     def cams(self, layers: tuple[str, ...], gradients: Gradients) -> tuple[np.ndarray, ...]:
         """Return one float32 map (h, w) per layer, in cells of the layer; it may be negative."""

@@ -36,6 +36,8 @@ class Explainer:
         self.method = METHODS[self.settings.method]
         self.formula = self.method.load()
         self.layers = layers_by_level(self.network, self.settings.layer, self.method.reads)
+        at_the_head = self.settings.layer == ("auto",) and self.method.reads == "head"
+        self.needs_graph = self.method.uses_gradients and not at_the_head
         self.chosen = chosen_classes(self.network.names, self.settings)
         self.input_size = tuple(check_img_size(list(self.settings.imgsz), s=self.network.stride))
 
@@ -45,10 +47,10 @@ class Explainer:
         with borrowed(self.network):
             image, letterbox = prepare(image_rgb, self.input_size, self.network)
             recorded = tuple(dict.fromkeys(name for layers in self.layers for name in layers))
-            recording = self.network.record(image, recorded, with_graph=self.method.uses_gradients)
+            recording = self.network.record(image, recorded, self.needs_graph)
             detections, boxes = detect(self.network, recording, letterbox, self.settings)
             wanted = [i for i, detection in enumerate(detections) if detection.class_index in self.chosen]
-            reader = CamReader(self.formula, recording, letterbox)
+            reader = CamReader(self.formula, self.method.uses_gradients, recording, letterbox)
             explain = self._explain_classes if self.settings.use_old_target_method else self._explain_detections
             explained, sums = explain([detections[i] for i in wanted], boxes[wanted], reader)
             return self._answer(image_rgb, explained, sums, reader)

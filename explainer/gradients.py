@@ -11,6 +11,7 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from explainer.network import Level, Network, Recording
 from explainer.scores import Matches, log_scores
@@ -103,8 +104,10 @@ def decode(level: Level, features: Tensor, cells: Cells) -> Tensor:
     Box centre: (2 sigmoid - 0.5 + cell) * stride; size: (2 sigmoid)^2 * anchor; the rest are plain sigmoids.
     """
     head = level.head
-    logits = head.m[level.index](features[:, :, None, None]).unflatten(1, (head.na, head.no))
-    probability = logits[torch.arange(len(features), device=features.device), cells.anchor, :, 0, 0].float().sigmoid()
+    convolution = head.m[level.index]
+    logits = functional.linear(features, convolution.weight.flatten(1), convolution.bias)
+    logits = logits.unflatten(1, (head.na, head.no))[torch.arange(len(features), device=features.device), cells.anchor]
+    probability = logits.float().sigmoid()
     corner = torch.stack((cells.x, cells.y), dim=1) - 0.5
     anchor = head.anchors[level.index][cells.anchor].float() * level.stride
     centre = (probability[:, :2] * 2 + corner) * level.stride
@@ -153,16 +156,23 @@ def is_one_convolution(level: Level) -> bool:
 def layer_gradients(recording: Recording, head_gradient: HeadGradient, layers: tuple[str, ...]) -> Iterator[Tensor]:
     """Yield the gradient (1, C, h, w) at each layer, given the score's gradient at the head's inputs.
 
-    It is a tensor of zeros where the score does not depend on the layer.
+    Where the recording has a graph it is the whole gradient of the score, through all that lies above the layer; at a
+    head input recorded without one, it is the gradient that the head gives that input. It is a tensor of zeros where the
+    score does not depend on the layer.
     """
-    outputs = [
-        (tensor, gradient.to(tensor.dtype))
-        for tensor, gradient in zip(recording.head_inputs, head_gradient, strict=True)
-        if gradient is not None and tensor.requires_grad
-    ]
+    pairs = list(zip(recording.head_inputs, head_gradient, strict=True))
     for name in layers:
-        activation, gradient = recording.activations[name], None
-        if outputs:
-            tensors, gradients = zip(*outputs, strict=True)
-            (gradient,) = torch.autograd.grad(tensors, activation, gradients, retain_graph=True, allow_unused=True)
+        activation = recording.activations[name]
+        direct = [gradient for tensor, gradient in pairs if tensor is activation]
+        gradient = direct[0] if direct else through_the_graph(activation, pairs)
         yield torch.zeros_like(activation, requires_grad=False) if gradient is None else gradient
+
+
+def through_the_graph(activation: Tensor, pairs: list[tuple[Tensor, Tensor | None]]) -> Tensor | None:
+    """Return the gradient at a recorded activation, given (head input, its gradient); None where it is zero."""
+    reached = [(tensor, gradient.to(tensor.dtype)) for tensor, gradient in pairs if gradient is not None]
+    reached = [(tensor, gradient) for tensor, gradient in reached if tensor.requires_grad]
+    if not reached:
+        return None
+    tensors, gradients = zip(*reached, strict=True)
+    return torch.autograd.grad(tensors, activation, gradients, retain_graph=True, allow_unused=True)[0]

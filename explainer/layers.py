@@ -6,7 +6,7 @@ A layer is known by its dotted name in the model, such as `model.17` or `model.2
 from torch import nn
 
 from explainer.errors import UsageError, unknown
-from explainer.network import Network
+from explainer.network import Network, head_sources
 
 
 def layers_by_level(network: Network, requested: tuple, reads: str) -> list[tuple[str, ...]]:
@@ -60,19 +60,13 @@ def head_refused(model: nn.Module, entry: int | str) -> UsageError:
     return UsageError(f"layer '{entry}' is the Detect head itself, which has no map; its inputs are --layer {sources}")
 
 
-def head_sources(model: nn.Module) -> list[int]:
-    """Return the indices of the layers that feed the head, one for each stride."""
-    last = len(model.model) - 1
-    return [index % last if index < 0 else index for index in model.model[-1].f]
-
-
 def auto_indices(model: nn.Module, reads: str) -> list[int]:
     """Return the index of the layer that `auto` reads for each stride of the head.
 
-    Methods that pool the gradient read a detection at its own Detect input: at the inputs of the other strides its
-    gradient is exactly zero. Methods that go cell by cell need a layer whose gradient is spread out: the block that
-    first fuses the neck's upsampled features with the backbone's, where the detection's stride depends on it; the end of
-    the backbone where it does not (YOLOv3's coarsest stride, feature pyramids without a way back down).
+    Methods that pool the gradient read a detection at the input of its own stride, and take the gradient that the head
+    gives that input. Methods that go cell by cell need a layer whose gradient is spread out: the block that first fuses
+    the neck's upsampled features with the backbone's, where the detection's stride depends on it; the end of the backbone
+    where it does not (YOLOv3's coarsest stride, feature pyramids without a way back down).
     """
     sources = head_sources(model)
     if reads == "head":

@@ -4,7 +4,6 @@ A map is a float32 array (height, width); a heatmap is a map at the size of the 
 """
 
 from dataclasses import dataclass
-from functools import reduce
 from math import ceil
 
 import numpy as np
@@ -39,29 +38,32 @@ class Letterbox:
         return cv2.resize(content, self.image_size[::-1])
 
 
-def normalise(cam: np.ndarray, within: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
-    """Return the float32 map shifted and scaled so that its part `within` spans 0..1; without contrast there, zeros."""
-    import cv2
-
-    low, high, _, _ = cv2.minMaxLoc(cam[within])
-    if not high > low:
-        return np.zeros_like(cam)
-    scaled = cv2.subtract(cam, low)
-    return cv2.multiply(scaled, 1 / (high - low), dst=scaled)
+def normalise(cam: np.ndarray, part: np.ndarray | None = None) -> np.ndarray:
+    """Shift and scale a float32 map in place, so that it or a part of it spans 0..1; zeros without contrast. Return it."""
+    low, high = (cam.min(), cam.max()) if part is None else (part.min(), part.max())
+    if high > low:
+        cam -= low
+        cam /= high - low
+    else:
+        cam.fill(0)
+    return cam
 
 
 def heatmap_of(cams: list[np.ndarray], letterbox: Letterbox) -> np.ndarray:
     """Return the heatmap of one or several layers' maps: negative values dropped, each scaled to 0..1, then averaged."""
     positive = [np.maximum(cam, 0) for cam in cams]
     if len(positive) > 1:
-        positive = [normalise(cam, letterbox.content_cells(cam.shape)) for cam in positive]
+        positive = [normalise(cam, cam[letterbox.content_cells(cam.shape)]) for cam in positive]
     parts = [letterbox.to_image(cam) for cam in positive]
     return normalise(parts[0] if len(parts) == 1 else np.mean(parts, axis=0, dtype=np.float32))
 
 
 def hottest(heatmaps: list[np.ndarray], image_size: tuple[int, int]) -> np.ndarray:
     """Return the largest value of several heatmaps at each pixel; zeros (height, width) where there is none."""
-    return reduce(np.maximum, heatmaps) if heatmaps else np.zeros(image_size, dtype=np.float32)
+    hottest_so_far = heatmaps[0].copy() if heatmaps else np.zeros(image_size, dtype=np.float32)
+    for heatmap in heatmaps[1:]:
+        np.maximum(hottest_so_far, heatmap, out=hottest_so_far)
+    return hottest_so_far
 
 
 def keep_hottest(heatmap: np.ndarray, percent: float) -> np.ndarray:

@@ -19,21 +19,21 @@ class Recording:
     raw          (N, 5 + classes) float32 predictions x, y, w, h (input pixels), objectness, class probabilities
     head_inputs  the tensors (1, C, h, w) that the Detect head read, one for each stride
     activations  the outputs (1, C, h, w) of the recorded layers by name; with a graph from them to `head_inputs`
-                 when the recording was made `with_graph`
+                 when the recording was made with one
     """
 
     raw: Tensor
     head_inputs: tuple[Tensor, ...]
     activations: dict[str, Tensor]
-    with_graph: bool
 
 
 @dataclass(frozen=True)
 class Level:
-    """One input of a Detect head: the `index`-th of `head`, `stride` pixels per cell."""
+    """One input of a Detect head: the `index`-th of `head`, fed by the layer called `source`, `stride` pixels per cell."""
 
     head: nn.Module
     index: int
+    source: str
     stride: int
 
 
@@ -49,7 +49,7 @@ class Network:
         self.members = {"": self.model}
         if isinstance(self.model, nn.ModuleList):
             self.members = {f"{index}.": member for index, member in enumerate(self.model)}
-        self.levels = [level for member in self.members.values() for level in head_levels(member)]
+        self.levels = [level for prefix, member in self.members.items() for level in head_levels(prefix, member)]
 
     @property
     def heads(self) -> list[nn.Module]:
@@ -81,8 +81,10 @@ class Network:
         """Run one forward pass of `image` (1, 3, h, w; 0..1) and keep what `Recording` lists.
 
         With a graph the first recorded layers are its leaves: nothing below them is recorded. The head itself stays out of
-        the graph; its gradient is taken on the few predictions that matter.
+        the graph; its gradient is taken on the few predictions that matter. Without a graph, a layer that feeds the head
+        is recorded as the head's input itself.
         """
+        sources = {} if with_graph else {level.source: index for index, level in enumerate(self.levels)}
         head_inputs, activations = [], {}
 
         def keep_head_inputs(head, args):
@@ -93,9 +95,11 @@ class Network:
             for head in self.heads:
                 stack.callback(head.register_forward_pre_hook(keep_head_inputs).remove)
             for name in layers:
-                stack.enter_context(self._record_layer(name, activations, with_graph))
+                if name not in sources:
+                    stack.enter_context(self._record_layer(name, activations, with_graph))
             outputs = [member(image) for member in self.members.values()]
-        return Recording(self.raw_predictions(outputs).detach(), tuple(head_inputs), activations, with_graph)
+        activations |= {name: head_inputs[sources[name]] for name in layers if name in sources}
+        return Recording(self.raw_predictions(outputs).detach(), tuple(head_inputs), activations)
 
     def raw_predictions(self, outputs: list) -> Tensor:
         """Return the raw predictions (N, 5 + classes), float32, of the members' or their heads' outputs for one image."""
@@ -161,10 +165,19 @@ def ends_in_detect_head(model: nn.Module) -> bool:
     return isinstance(layers, nn.Sequential) and len(layers) > 0 and hasattr(layers[-1], "anchors")
 
 
-def head_levels(member: nn.Module) -> list[Level]:
-    """Return the inputs of one detection model's head, finest stride first."""
+def head_levels(prefix: str, member: nn.Module) -> list[Level]:
+    """Return the inputs of one detection model's head, in the head's order."""
     head = member.model[-1]
-    return [Level(head, index, int(stride)) for index, stride in enumerate(head.stride.tolist())]
+    return [
+        Level(head, index, f"{prefix}model.{source}", int(stride))
+        for index, (source, stride) in enumerate(zip(head_sources(member), head.stride.tolist(), strict=True))
+    ]
+
+
+def head_sources(member: nn.Module) -> list[int]:
+    """Return the indices of the layers that feed the head, one for each stride."""
+    last = len(member.model) - 1
+    return [index % last if index < 0 else index for index in member.model[-1].f]
 
 
 def writable(model: nn.Module) -> nn.Module:

@@ -30,11 +30,10 @@ class RawPredictions(nn.Module):
         return self.detector(image)[0]
 
 
-def score_of(explanation, raw):
+def score_of(entries, raw):
     """Return the sum over the detections of the log of the matched class probability, written out plainly."""
     total = 0
-    for entry in explanation.detections:
-        found = entry.detection
+    for found in (entry.detection for entry in entries):
         corners = xywh2xyxy(raw[:, :4]).detach()
         box = corners[found.row]
         overlap = torch.tensor([plain_iou(box.tolist(), other) for other in corners.tolist()])
@@ -51,12 +50,13 @@ def plain_iou(a, b):
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-def library_map(method, layers, explanation):
-    """Return the library's map of the sum of scores."""
-    model = RawPredictions(confident_detector())
-    cam = getattr(pytorch_grad_cam, method)(model, [model.detector.model[index] for index in layers])
+def library_map(method, layers, entries, detector=None):
+    """Return the library's map of the sum of the scores of some detections."""
+    model = RawPredictions(detector or confident_detector())
+    layers = [model.detector.model[layer] if isinstance(layer, int) else layer for layer in layers]
+    cam = getattr(pytorch_grad_cam, method)(model, layers)
     image = torch.from_numpy(PICTURE.transpose(2, 0, 1)[None].copy()).float() / 255
-    return cam(image, targets=[lambda raw: score_of(explanation, raw)])[0]
+    return cam(image, targets=[lambda raw: score_of(entries, raw)])[0]
 
 
 @pytest.mark.parametrize("layers", [[-2], [4], [2, 4, 7]], ids=str)
@@ -64,13 +64,28 @@ def library_map(method, layers, explanation):
 def test_a_map_equals_that_of_the_library(method, layers):
     explanation = Explainer(confident_detector(), method=method, layer=layers, **SETTINGS)(PICTURE)
     assert len(explanation.detections) > 2
-    np.testing.assert_allclose(explanation.heatmap, library_map(method, layers, explanation), atol=1e-4)
+    np.testing.assert_allclose(explanation.heatmap, library_map(method, layers, explanation.detections), atol=1e-4)
 
 
 def test_a_map_of_one_class_equals_that_of_the_library():
     explanation = Explainer(confident_detector(), layer=4, class_names="bee", **SETTINGS)(PICTURE)
     assert {entry.detection.name for entry in explanation.detections} == {"bee"}
-    np.testing.assert_allclose(explanation.heatmap, library_map("GradCAM", [4], explanation), atol=1e-4)
+    np.testing.assert_allclose(explanation.heatmap, library_map("GradCAM", [4], explanation.detections), atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.reads == "head"])
+def test_auto_gives_the_library_s_map_at_the_head_s_own_inputs_each_stride_by_itself(method):
+    explanation = Explainer(confident_detector(), method=method, **SETTINGS)(PICTURE)
+    expected = []
+    for level in (0, 1):
+        detector, taps = confident_detector(), nn.ModuleList([nn.Identity(), nn.Identity()])
+        detector.model[-1].register_forward_pre_hook(
+            lambda head, args, taps=taps: ([tap(tensor) for tap, tensor in zip(taps, args[0], strict=True)],)
+        )
+        entries = [entry for entry in explanation.detections if entry.detection.level == level]
+        assert entries
+        expected.append(library_map(method, [taps[level]], entries, detector))
+    np.testing.assert_allclose(explanation.heatmap, np.maximum(*expected), atol=1e-4)
 
 
 def test_the_sum_of_all_class_probabilities_gives_the_map_of_the_library():
