@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -66,7 +66,7 @@ def explain_source(options: Options) -> Tally:
     )
     explainer = Explainer(model, **options.settings)
     tally = Tally()
-    with Results(folder) as results, progress(source) as frames:
+    with closing(source), Results(folder) as results, progress(source) as frames:
         for frame in frames:
             if isinstance(frame, Unreadable):
                 skip(frame, tally)
@@ -185,12 +185,14 @@ def parse_opt(arguments: list[str] | None = None) -> Namespace:
 
 
 def main(opt: Namespace) -> int:
-    """Run the command and return its exit code: 0, 1 if an image had to be skipped, 2 for a mistake in the options."""
+    """Run the command; return its exit code: 0, 1 if an image was skipped, 2 for a mistake, 130 after an interrupt."""
     try:
         return int(explain_source(build_options(vars(opt))).skipped > 0)
     except UsageError as error:
         print(f"explainer: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ class Results:
     def __init__(self, folder: Path):
         self.folder = folder
         self._taken: set[str] = set()
-        self._videos: dict[Path, object] = {}
+        self._videos: dict[tuple[Path, int], object] = {}
+        self._folders: dict[tuple[Path, int], Path] = {}
 
     def __enter__(self) -> "Results":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -49,29 +50,36 @@ class Results:
         """Write the overlay under the image's own name, or append it to its video; those of classes go into a folder."""
         if frame.number:
             self._append(frame, picture_rgb)
-            stem, count = frame.path.stem, f"_{frame.number}"
         else:
-            name = self._free_name(frame.path, frame.path.suffix if frame.path.suffix.lower() in WRITABLE else ".png")
-            write_picture(self.folder / name, picture_rgb)
-            stem, count = Path(name).stem, ""
+            suffix = frame.path.suffix if frame.path.suffix.lower() in WRITABLE else ".png"
+            write_picture(self.folder / self._free_name(frame.path.stem, suffix), picture_rgb)
+        count = f"_{frame.number}" if frame.number else ""
         for class_name, class_rgb in per_class_rgb.items():
-            write_picture(self.folder / stem / f"{safe_name(class_name)}{count}.jpg", class_rgb)
+            write_picture(self._folder_of(frame) / f"{safe_name(class_name)}{count}.jpg", class_rgb)
 
-    def _free_name(self, path: Path, suffix: str) -> str:
-        """Return the file name for the results of `path`: its own, with a number if this run has used that already."""
-        name, count = f"{path.stem}{suffix}", 1
+    def _free_name(self, stem: str, suffix: str = "") -> str:
+        """Return stem and suffix as the name of a file or folder, with a number if this run has used that name already."""
+        name, count = f"{stem}{suffix}", 1
         while name in self._taken:
             count += 1
-            name = f"{path.stem}_{count}{suffix}"
+            name = f"{stem}_{count}{suffix}"
         self._taken.add(name)
         return name
 
+    def _folder_of(self, frame: Frame) -> Path:
+        """Return the folder for further pictures of an image or a video; the same for all frames of one."""
+        origin = frame.path, frame.stream
+        if origin not in self._folders:
+            self._folders[origin] = self.folder / self._free_name(safe_name(frame.path.stem))
+        return self._folders[origin]
+
     def _append(self, frame: Frame, picture_rgb: np.ndarray) -> None:
         """Append a picture to the video of its source; OSError if that cannot be opened."""
-        if frame.path not in self._videos:
-            path = self.folder / self._free_name(Path(safe_name(frame.path.name)), ".mp4")
-            self._videos[frame.path] = open_video(path, frame.fps, picture_rgb.shape)
-        self._videos[frame.path].write(np.ascontiguousarray(picture_rgb[..., ::-1]))
+        origin = frame.path, frame.stream
+        if origin not in self._videos:
+            path = self.folder / self._free_name(safe_name(frame.path.stem), ".mp4")
+            self._videos[origin] = open_video(path, frame.fps, picture_rgb.shape)
+        self._videos[origin].write(np.ascontiguousarray(picture_rgb[..., ::-1]))
 
 
 def write_picture(path: Path, picture_rgb: np.ndarray) -> None:
@@ -97,7 +105,7 @@ def open_video(path: Path, fps: float, shape: tuple[int, ...]):
 
 def safe_name(name: str) -> str:
     """Return a class name or an address as a file name: characters that a file system may refuse become '_'."""
-    return re.sub(r'[\\/:*?"<>|\s]+', "_", name)
+    return re.sub(r'[\\/:*?"<>|]+', "_", name).strip() or "_"
 
 
 def free_folder(project: str | Path, name: str, exist_ok: bool) -> Path:

@@ -17,6 +17,7 @@ class Frame:
     image_rgb  uint8 (H, W, 3) at the original size
     caption    the start of its log line, such as 'image 1/3 /data/bus.jpg: '
     number     counts the frames of a video or stream from 1; 0 for a single image
+    stream     which of several streams it comes from
     fps        frames per second that a video of its explanations plays with; 0 for a single image
     """
 
@@ -24,6 +25,7 @@ class Frame:
     image_rgb: np.ndarray
     caption: str
     number: int = 0
+    stream: int = 0
     fps: float = 0.0
 
 
@@ -64,15 +66,22 @@ class Source:
                 continue
             yield from self._frames(item)
 
+    def close(self) -> None:
+        """Stop the threads and release the devices of a loader that has some."""
+        close = getattr(self.loader, "close", None)
+        if close:
+            close()
+
     def _frames(self, item: tuple) -> Iterator[Frame]:
         """Yield the frames of what a loader gave: one of a file, one for each of several streams."""
         path, _, image_bgr, capture, caption = item
         if isinstance(path, list):
             for index, (address, frame_bgr) in enumerate(zip(path, image_bgr, strict=True)):
                 fps = float(self.loader.fps[index]) or 30.0
-                yield Frame(Path(address), rgb(frame_bgr), f"{index}: ", self.loader.count + 1, fps)
+                yield Frame(Path(address), rgb(frame_bgr), f"{index}: ", self.loader.count + 1, index, fps)
         elif capture is not None and getattr(self.loader, "mode", "image") == "video":
-            yield Frame(Path(path), rgb(image_bgr), caption, self.loader.frame, frames_per_second(capture, self.loader))
+            fps = frames_per_second(capture, self.loader)
+            yield Frame(Path(path), rgb(image_bgr), caption, self.loader.frame, fps=fps)
         else:
             yield Frame(Path(path), rgb(image_bgr), caption)
 

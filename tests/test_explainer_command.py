@@ -149,6 +149,13 @@ def test_two_files_of_one_name_in_different_folders_are_both_kept(command, photo
     assert (read(folder / "one.png") != read(folder / "one_2.png")).any()
 
 
+def test_the_classes_of_two_images_that_differ_in_suffix_alone_are_both_kept(command, photos):
+    save(photos / "one.png", picture(seed=1))
+    save(photos / "one.jpg", picture(seed=1))
+    _, folder = command(photos, "--backward-per-class")
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"one", "one_2"}
+
+
 def test_a_video_becomes_a_video_of_its_explanations(command, photos):
     writer = cv2.VideoWriter(str(photos / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
     for seed in range(5):
