@@ -10,11 +10,25 @@ import numpy as np
 
 from utils.frames import FrameTransform
 from utils.image_io import exif_transpose, read_image
+from utils.labels import img2label_paths
+from utils.loaders import create_dataloader
 from utils.screenshots import LoadScreenshots
 from utils.sources import IMG_FORMATS, VID_FORMATS, find_media
 from utils.streams import LoadStreams
+from utils.training_data import LoadImagesAndLabels
 
-__all__ = ["IMG_FORMATS", "VID_FORMATS", "LoadImages", "LoadScreenshots", "LoadStreams", "exif_transpose"]
+# Those for training live in files of their own and are known under this path too.
+__all__ = [
+    "IMG_FORMATS",
+    "VID_FORMATS",
+    "LoadImages",
+    "LoadImagesAndLabels",
+    "LoadScreenshots",
+    "LoadStreams",
+    "create_dataloader",
+    "exif_transpose",
+    "img2label_paths",
+]
 
 Item = tuple[str, np.ndarray, np.ndarray, cv2.VideoCapture | None, str]
 

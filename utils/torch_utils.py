@@ -9,7 +9,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.early_stopping import EarlyStopping
+from utils.ema import ModelEMA, de_parallel
 from utils.logger import LOGGER
+from utils.optimizers import smart_optimizer
+
+# Those for training live in files of their own and are known under this path too.
+__all__ = [
+    "EarlyStopping",
+    "ModelEMA",
+    "copy_attr",
+    "count_gflops",
+    "de_parallel",
+    "fuse_conv_and_bn",
+    "initialize_weights",
+    "model_info",
+    "scale_img",
+    "select_device",
+    "smart_inference_mode",
+    "smart_optimizer",
+    "time_sync",
+]
 
 # grey of the letterbox border, 114/255 up to rounding
 BORDER_VALUE = 0.447
