@@ -98,7 +98,7 @@ def explain_frame(frame, explainer, results, options: Options, tally: Tally) -> 
 
 def save(frame, explanation, results, options: Options) -> np.ndarray:
     """Write the rows and pictures of one image and return its overlay, RGB."""
-    from explainer.drawing import Style, overlay
+    from explainer.drawing import Style
 
     style = Style(
         line_thickness=options.line_thickness,
@@ -107,9 +107,9 @@ def save(frame, explanation, results, options: Options) -> np.ndarray:
         crop=options.crop,
     )
     results.add_rows(frame, explanation)
-    picture = overlay(explanation, style)
+    picture = explanation.overlay(style)
     if not options.nosave:
-        results.save(frame, picture, {name: overlay(explanation, style, name) for name in explanation.per_class})
+        results.save(frame, picture, {name: explanation.overlay(style, name) for name in explanation.per_class})
     return picture
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from explainer.drawing import Style, draw_boxes, paint
 from explainer.maps import Letterbox, energy_in_box, heatmap_of, peak
 
 
@@ -21,6 +22,18 @@ class Detection:
     stride: int
     level: int
     row: int
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How a heatmap lies with respect to a box; None where the heatmap is empty.
+
+    energy_in_box  share of the heatmap's sum inside the box, 0..1
+    peak           pixel (x, y) of the heatmap's highest value
+    """
+
+    energy_in_box: float | None
+    peak: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -46,23 +59,32 @@ class DetectionExplanation:
         """The heatmap of this detection: float32 (H, W) in 0..1 at the size of the original image."""
         return heatmap_of(list(self.cams), self.letterbox)
 
+    def measured(self) -> Measures:
+        """Return how the heatmap lies with respect to the detection's box."""
+        heatmap = self.heatmap
+        return Measures(energy_in_box(heatmap, self.detection.xyxy), peak(heatmap))
 
-@dataclass(frozen=True)
-class Measures:
-    """How a heatmap lies with respect to a box; None where the heatmap is empty.
-
-    energy_in_box  share of the heatmap's sum inside the box, 0..1
-    peak           pixel (x, y) of the heatmap's highest value
-    """
-
-    energy_in_box: float | None
-    peak: tuple[int, int] | None
-
-
-def measure(explained: DetectionExplanation) -> Measures:
-    """Return how a detection's heatmap lies with respect to its box."""
-    heatmap = explained.heatmap
-    return Measures(energy_in_box(heatmap, explained.detection.xyxy), peak(heatmap))
+    def row(self) -> dict[str, object]:
+        """Return what is known about this detection by column name; None where the heatmap is empty."""
+        found, measured = self.detection, self.measured()
+        x1, y1, x2, y2 = found.xyxy.tolist()
+        peak_x, peak_y = measured.peak or (None, None)
+        return {
+            "class": found.class_index,
+            "name": found.name,
+            "confidence": found.confidence,
+            "x1": x1,
+            "y1": y1,
+            "x2": x2,
+            "y2": y2,
+            "stride": found.stride,
+            "layer": " ".join(self.layers),
+            "score": self.score,
+            "energy_in_box": measured.energy_in_box,
+            "peak_x": peak_x,
+            "peak_y": peak_y,
+            "note": self.note,
+        }
 
 
 @dataclass(frozen=True)
@@ -90,3 +112,28 @@ class Explanation:
         for name, heatmap in {"all": self.heatmap, **self.per_class}.items():
             if heatmap.shape != self.image_rgb.shape[:2] or heatmap.dtype != np.float32:
                 raise ValueError(f"heatmap '{name}' is {heatmap.dtype} {heatmap.shape} for {self.image_rgb.shape[:2]}")
+
+    def overlay(self, style: Style | None = None, class_name: str | None = None) -> np.ndarray:
+        """Return the photograph under its heatmap with the explained boxes, RGB uint8 (H, W, 3).
+
+        class_name: show the map and the boxes of this class alone; it must be one of `per_class`.
+        """
+        style = style or Style()
+        detections, heatmap = [entry.detection for entry in self.detections], self.heatmap
+        if class_name is not None:
+            detections = [found for found in detections if found.name == class_name]
+            heatmap = self.per_class[class_name]
+        return draw_boxes(paint(self.image_rgb, heatmap, style), detections, style)
+
+    def pandas(self):
+        """Return one row per detection as a DataFrame, with the columns of explanations.csv that concern one image."""
+        import pandas as pd
+
+        rows = [{"method": self.method, "item": "+".join(self.items), **entry.row()} for entry in self.detections]
+        return pd.DataFrame(rows)
+
+    def _repr_png_(self) -> bytes:
+        """Return the overlay as a notebook shows it."""
+        import cv2
+
+        return cv2.imencode(".png", self.overlay()[..., ::-1])[1].tobytes()

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from explainer.errors import UsageError
-from explainer.explanation import DetectionExplanation, Explanation, measure
+from explainer.explanation import Explanation
 from explainer.sources import Frame
 
 WHAT = ("image", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride")
 WHY = ("method", "layer", "item", "score", "energy_in_box", "peak_x", "peak_y", "frame", "note")
 COLUMNS = WHAT + WHY
+DIGITS = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"confidence": ".5f", "score": ".6g", "energy_in_box": ".4f"}
 # Suffixes that OpenCV can write; pictures of other formats become .png.
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -125,32 +126,10 @@ def table_rows(frame: Frame, explanation: Explanation) -> Iterator[dict]:
         "image": str(frame.path),
         "method": explanation.method,
         "item": "+".join(explanation.items),
-        "frame": frame.number or "",
+        "frame": frame.number or None,
     }
     for entry in explanation.detections:
-        yield common | detection_cells(entry)
+        row = entry.row()
+        yield common | row | {name: format(row[name], DIGITS[name]) for name in DIGITS if row[name] is not None}
     if not explanation.detections:
         yield common | {"note": "; ".join(explanation.notes)}
-
-
-def detection_cells(entry: DetectionExplanation) -> dict:
-    """Return the cells of one detection."""
-    found, measured = entry.detection, measure(entry)
-    energy, (peak_x, peak_y) = measured.energy_in_box, measured.peak or ("", "")
-    x1, y1, x2, y2 = (f"{value:.2f}" for value in found.xyxy)
-    return {
-        "class": found.class_index,
-        "name": found.name,
-        "confidence": f"{found.confidence:.5f}",
-        "x1": x1,
-        "y1": y1,
-        "x2": x2,
-        "y2": y2,
-        "stride": found.stride,
-        "layer": " ".join(entry.layers),
-        "score": f"{entry.score:.6g}",
-        "energy_in_box": "" if energy is None else f"{energy:.4f}",
-        "peak_x": peak_x,
-        "peak_y": peak_y,
-        "note": entry.note,
-    }

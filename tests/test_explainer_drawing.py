@@ -1,9 +1,10 @@
 """Pictures show the photograph, the heat where it is, and the boxes; colours are not swapped."""
 
+import cv2
 import numpy as np
 import pytest
 
-from explainer.drawing import Style, blank_out, colour, draw_boxes, overlay
+from explainer.drawing import Style, blank_out, colour, draw_boxes
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.maps import Letterbox
 
@@ -39,13 +40,15 @@ def test_blanked_out_pixels_take_the_mean_colour():
 
 def test_drawing_leaves_the_caller_s_image_alone():
     image = GREY.copy()
-    drawn = draw_boxes(image, (explained(),), Style())
+    drawn = draw_boxes(image, [explained().detection], Style())
     assert (image == GREY).all()
     assert (drawn != GREY).any()
 
 
 def test_hidden_labels_leave_only_the_box():
-    with_label, without = (draw_boxes(GREY.copy(), (explained(),), Style(hide_labels=hide)) for hide in (False, True))
+    with_label, without = (
+        draw_boxes(GREY.copy(), [explained().detection], Style(hide_labels=hide)) for hide in (False, True)
+    )
     inside = (slice(14, 46), slice(14, 36))
     assert (with_label != without).any()
     assert (without[inside] == GREY[inside]).all()
@@ -62,7 +65,7 @@ def test_the_overlay_of_one_class_has_only_its_boxes_and_its_heat():
         ("class",),
         {"ant": heat * 0, "bee": heat},
     )
-    ant, bee = (overlay(explanation, Style(hide_labels=True), name) for name in ("ant", "bee"))
+    ant, bee = (explanation.overlay(Style(hide_labels=True), name) for name in ("ant", "bee"))
     assert (ant[:, 45:] == GREY[:, 45:]).all()
     assert (bee[:, :45] == GREY[:, :45]).all()
     assert (bee[5, 70] != GREY[5, 70]).any()
@@ -70,4 +73,16 @@ def test_the_overlay_of_one_class_has_only_its_boxes_and_its_heat():
 
 @pytest.mark.parametrize("name", ["größer", "plain"])
 def test_class_names_of_any_alphabet_can_be_drawn(name):
-    assert draw_boxes(GREY.copy(), (explained(name),), Style()).shape == GREY.shape
+    assert draw_boxes(GREY.copy(), [explained(name).detection], Style()).shape == GREY.shape
+
+
+def test_a_notebook_shows_the_overlay_and_gets_a_table():
+    explanation = Explanation(
+        GREY, np.zeros((60, 80), np.float32), (explained(), explained("bee")), "GradCAM", ("class",)
+    )
+    shown = cv2.imdecode(np.frombuffer(explanation._repr_png_(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert (shown == explanation.overlay()).all()
+    table = explanation.pandas()
+    assert table["name"].tolist() == ["ant", "bee"]
+    assert table["x2"].tolist() == [40, 40]
+    assert ((table["energy_in_box"] > 0) & (table["energy_in_box"] <= 1)).all()

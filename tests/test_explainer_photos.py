@@ -4,7 +4,6 @@ import cv2
 import pytest
 
 from explainer.explain import Explainer
-from explainer.explanation import measure
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +25,17 @@ def entry(explanation, name):
 def test_the_dog_and_the_cat_are_each_explained_by_themselves(model, photo):
     for name in ("dog", "cat"):
         explanation = Explainer(model, class_names=name)(photo("cat-dog.jpg"))
-        x, y = measure(entry(explanation, name)).peak
+        x, y = entry(explanation, name).measured().peak
         x1, y1, x2, y2 = entry(explanation, name).detection.xyxy
         assert x1 < x < x2
         assert y1 < y < y2
-        assert measure(entry(explanation, name)).energy_in_box > 0.4
+        assert entry(explanation, name).measured().energy_in_box > 0.4
 
 
 def test_layer_cam_by_default_reads_the_neck_and_stays_on_the_object(model, photo):
     explanation = Explainer(model, method="LayerCAM")(photo("zidane.jpg"))
     assert {entry.layers for entry in explanation.detections} == {("model.13",)}
-    assert all(measure(entry).energy_in_box > 0.5 for entry in explanation.detections)
+    assert all(entry.measured().energy_in_box > 0.5 for entry in explanation.detections)
 
 
 def test_the_tie_comes_from_stride_16_and_holds_nothing_at_the_last_layer(model, photo):
@@ -52,7 +51,7 @@ def test_the_tie_comes_from_stride_16_and_holds_nothing_at_the_last_layer(model,
 
 def test_the_bus_is_on_the_bus(model, photo):
     bus = entry(Explainer(model, class_names="bus")(photo("bus.jpg")), "bus")
-    assert measure(bus).energy_in_box > 0.7
+    assert bus.measured().energy_in_box > 0.7
 
 
 def test_detections_are_those_of_plain_detection(model, photo, assets):
