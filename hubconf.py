@@ -1,0 +1,66 @@
+"""Entry points of torch.hub: detectors that take pictures in any form, and the explainer.
+
+import torch
+model = torch.hub.load(".", "custom", path="best.pt", source="local")
+model("img.jpg").pandas().xyxy[0]
+explainer = torch.hub.load(".", "explainer", path="best.pt", source="local", method="LayerCAM")
+explainer(image_rgb)
+"""
+
+dependencies = ["torch", "torchvision", "cv2", "numpy", "yaml"]
+
+OFFICIAL = ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x")
+OFFICIAL_P6 = tuple(f"{name}6" for name in OFFICIAL)
+
+
+def custom(path="path/to/model.pt", autoshape=True, _verbose=True, device=None):
+    """Return the detector in a checkpoint, or in any other format that `models.backend` reads.
+
+    autoshape: wrap it so that it takes paths, PIL images, arrays and lists of them and returns `Detections`.
+    device: "cpu", "0" or a torch.device; by default the first GPU, or the CPU.
+    """
+    from models.autoshape import AutoShape
+    from models.backend import DetectMultiBackend
+    from utils.torch_utils import select_device
+
+    model = DetectMultiBackend(path, device=select_device(str(device or "")), fuse=autoshape)
+    model.eval()
+    if not autoshape:
+        return model.model if model.pt else model
+    return AutoShape(model, verbose=_verbose)
+
+
+def explainer(path="yolov5s.pt", device=None, **settings):
+    """Return an explainer of the model in a checkpoint; it takes an image, uint8 RGB (H, W, 3).
+
+    settings: those of `explainer.options.Settings`, such as method, layer or class_names.
+    """
+    from explainer.explain import Explainer
+    from explainer.weights import open_model
+
+    return Explainer(open_model(path, device=str(device or "")), **settings)
+
+
+def _official(name):
+    """Return the entry point of an official model."""
+
+    def create(pretrained=True, channels=3, classes=80, autoshape=True, _verbose=True, device=None):
+        if pretrained and (channels, classes) == (3, 80):
+            return custom(f"{name}.pt", autoshape, _verbose, device)
+        if pretrained:
+            raise ValueError(f"{name}.pt has 3 channels and 80 classes; for others say pretrained=False, and train it")
+        return _untrained(name, channels, classes, device)
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f"Return {name}, downloaded once; with pretrained=False a new network that `train.py` can train."
+    return create
+
+
+def _untrained(name, channels, classes, device):
+    from models.yolo import DetectionModel
+    from utils.torch_utils import select_device
+
+    return DetectionModel(f"{name}.yaml", ch=channels, nc=classes).to(select_device(str(device or "")))
+
+
+globals().update({name: _official(name) for name in OFFICIAL + OFFICIAL_P6})
