@@ -30,7 +30,9 @@ class DetectOptions:
     device: str = _option("", "0 or 0,1 for GPUs, or cpu")
     view_img: bool = _option(False, "show the results in a window")
     save_txt: bool = _option(False, "save the boxes in labels/*.txt")
-    save_format: int = _option(0, "of save-txt: 0 = x y w h relative to the image, 1 = x1 y1 x2 y2 pixels", type=int)
+    save_format: int = _option(
+        0, "of save-txt, relative to the image: 0 = x y w h (YOLO), 1 = x1 y1 x2 y2 (Pascal VOC)", type=int
+    )
     save_csv: bool = _option(False, "save the detections in predictions.csv")
     save_conf: bool = _option(False, "add the confidence to save-txt")
     save_crop: bool = _option(False, "save what is in the boxes in crops/")

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from utils.boxes import xyxy2xywhn
+from utils.boxes import xyxy2xywh
 from utils.detect_options import DetectOptions
 from utils.detector import Found
 from utils.image_io import writable_suffix, write_image
@@ -108,11 +108,12 @@ def _open_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWrit
 def write_labels(path: Path, found: Found, *, save_format: int, save_conf: bool) -> None:
     """Write a line per detection, the most confident last: class, box, and the confidence with `save_conf`.
 
-    The box is x centre, y centre, width, height relative to the picture (`save_format` 0), or x1, y1, x2, y2 in pixels.
+    The box is x centre, y centre, width, height (`save_format` 0) or x1, y1, x2, y2 (1), each as a share of the picture.
     """
     height, width = found.shape
     boxes, confidence, category = found.boxes.flip(0).split((4, 1, 1), dim=1)
-    coordinates = boxes if save_format else xyxy2xywhn(boxes, width, height)
+    corners = boxes / boxes.new_tensor([width, height, width, height])
+    coordinates = corners if save_format else xyxy2xywh(corners)
     rows = torch.cat((category, coordinates, confidence) if save_conf else (category, coordinates), dim=1)
     lines = (" ".join(f"{value:g}" for value in row) for row in rows.tolist())
     with naming_failed_writes(path):
