@@ -1,78 +1,87 @@
-"""Maps of one recorded image: gradients go in, class activation maps come out."""
+"""Maps of one recorded image: evidence goes in, class activation maps come out."""
 
-from functools import cached_property
+from functools import cache
 
+import cv2
 import numpy as np
 from torch import Tensor
 
-from explainer.gradients import HeadGradient, layer_gradients
-from explainer.maps import Letterbox, heatmap_of, hottest
+from explainer.evidence import Evidence
+from explainer.maps import Letterbox, normalise
 from explainer.methods import Formula
-from explainer.network import Recording
 
-Gradients = list[Tensor] | None
+Cams = tuple[np.ndarray, ...]
 
 
-class GradientSum:
-    """Gradients of several scores, added up for each group of layers they were read from.
+class EvidenceSum:
+    """Evidence for several scores, added up for each group of layers it was read from.
 
     Scores are sums, so their gradients are too: the map of a class, or of everything, needs no further pass.
     """
 
     def __init__(self):
-        self.by_layers: dict[tuple[str, ...], Gradients] = {}
+        self.by_layers: dict[tuple[str, ...], list[Tensor] | None] = {}
 
-    def add(self, layers: tuple[str, ...], gradients: Gradients) -> None:
-        """Add the gradients of one score at these layers; None for a method that uses none."""
+    def add(self, layers: tuple[str, ...], evidence: list[Tensor] | None) -> None:
+        """Add the evidence for one score at these layers; None where it is the activations alone."""
         so_far = self.by_layers.get(layers)
         if so_far is not None:
-            gradients = [a + b for a, b in zip(so_far, gradients, strict=True)]
-        self.by_layers[layers] = gradients
-
-    def merge(self, other: "GradientSum") -> None:
-        """Add everything that another sum holds."""
-        for layers, gradients in other.by_layers.items():
-            self.add(layers, gradients)
+            evidence = [a + b for a, b in zip(so_far, evidence, strict=True)]
+        self.by_layers[layers] = evidence
 
 
 class CamReader:
-    """Reads maps of one recorded image by one formula."""
+    """Reads maps of one recorded image by one formula, and merges those of several layers."""
 
-    def __init__(self, formula: Formula, uses_gradients: bool, recording: Recording, letterbox: Letterbox):
-        self.formula, self.uses_gradients = formula, uses_gradients
-        self.recording, self.letterbox = recording, letterbox
-        self._without_gradients: dict[str, np.ndarray] = {}
+    def __init__(self, formula: Formula, merge: str, evidence: Evidence, letterbox: Letterbox):
+        self.formula, self.merge = formula, MERGES[merge]
+        self.evidence, self.letterbox = evidence, letterbox
+        self._factor = cache(lambda name: as_array(evidence.factor(name)))
+        # The same for every detection where the activations alone count.
+        self._of_activations = cache(lambda name: formula(self._factor(name), None))
 
-    @cached_property
-    def _activations(self) -> dict[str, np.ndarray]:
-        return {name: as_array(activation) for name, activation in self.recording.activations.items()}
+    def cams(self, layers: tuple[str, ...], evidence: list[Tensor] | None) -> Cams:
+        """Return float32 maps (h, w) over the letterboxed input, one per layer or a merged one; they may be negative."""
+        if evidence is None:
+            maps = [self._of_activations(name) for name in layers]
+        else:
+            maps = [self.formula(self._factor(name), as_array(e)) for name, e in zip(layers, evidence, strict=True)]
+        return self.merge(maps, self.letterbox)
 
-    def gradients(self, head_gradient: HeadGradient, layers: tuple[str, ...]) -> Gradients:
-        """Return the gradient (1, C, h, w) at each layer of a score with this gradient at the head's inputs."""
-        return list(layer_gradients(self.recording, head_gradient, layers)) if self.uses_gradients else None
 
-    def cams(self, layers: tuple[str, ...], gradients: Gradients) -> tuple[np.ndarray, ...]:
-        """Return one float32 map (h, w) per layer, in cells of the layer; it may be negative."""
-        if gradients is None:
-            return tuple(self._cam_without_gradients(name) for name in layers)
-        return tuple(
-            self.formula(self._activations[name], as_array(gradient))
-            for name, gradient in zip(layers, gradients, strict=True)
+def each_by_itself(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
+    """Return the maps as they are: a heatmap is the mean of several."""
+    return tuple(cams)
+
+
+def product(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
+    """Return the product of the maps, each scaled to 0..1 and at the input's size."""
+    whole = np.prod([scaled_to_input([cam], letterbox) for cam in cams], axis=0, dtype=np.float32)
+    return (whole,)
+
+
+def added_up(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
+    """Return the sum of the maps at the input's size."""
+    whole = np.zeros(letterbox.input_size, dtype=np.float32)
+    for cam in cams:
+        whole += cv2.resize(cam, letterbox.input_size[::-1])
+    return (whole,)
+
+
+# Maps (h, w) of several layers -> those that stand for them.
+MERGES = {"mean": each_by_itself, "product": product, "sum": added_up}
+
+
+def scaled_to_input(cams: list[np.ndarray] | Cams, letterbox: Letterbox) -> np.ndarray:
+    """Return the mean of the positive parts of maps as one map of the letterboxed input, its content in 0..1."""
+    inside = letterbox.content_cells(letterbox.input_size)
+    total = np.zeros(letterbox.input_size, dtype=np.float32)
+    for cam in cams:
+        positive = np.maximum(cam, 0)
+        total += cv2.resize(
+            normalise(positive, positive[letterbox.content_cells(cam.shape)]), letterbox.input_size[::-1]
         )
-
-    def _cam_without_gradients(self, name: str) -> np.ndarray:
-        """Return the map of a method that looks at the activations alone: the same for every detection."""
-        if name not in self._without_gradients:
-            self._without_gradients[name] = self.formula(self._activations[name], None)
-        return self._without_gradients[name]
-
-    def heatmap(self, total: GradientSum) -> np.ndarray:
-        """Return the heatmap of a sum of scores: float32 (H, W) in 0..1 at the size of the original image.
-
-        Where the detections were read from different layers, each pixel shows the hottest of them.
-        """
-        parts = [heatmap_of(self.cams(*entry), self.letterbox) for entry in total.by_layers.items()]
-        return hottest(parts, self.letterbox.image_size)
+    return np.clip(normalise(total, total[inside]), 0, 1)
 
 
 def as_array(tensor: Tensor) -> np.ndarray:

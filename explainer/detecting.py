@@ -8,7 +8,7 @@ from torch import Tensor
 
 from explainer.errors import UnreadableImageError
 from explainer.explanation import Detection
-from explainer.gradients import row_ranges
+from explainer.heads import row_ranges
 from explainer.maps import Letterbox
 from explainer.network import Network, Recording
 from explainer.options import Settings

@@ -1,24 +1,23 @@
 """The explainer as an object: an image as an array in, one frozen answer out. It touches no files."""
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from explainer.cams import CamReader, Gradients, GradientSum
+from explainer.applicability import check_classes
+from explainer.cams import CamReader
 from explainer.detecting import detect, prepare
 from explainer.errors import UsageError, unknown
 from explainer.explanation import Detection, DetectionExplanation, Explanation
-from explainer.gradients import DenseHead, detection_gradients
+from explainer.heads import Target
+from explainer.kinds import EVIDENCE, TARGETS
 from explainer.layers import layers_by_level
-from explainer.maps import hottest, keep_hottest
+from explainer.looks import PLAIN, SMOOTHING, Look, Plan, Question, View, look, smooth
+from explainer.maps import Letterbox, heatmap_of, hottest, keep_hottest
 from explainer.methods import METHODS
-from explainer.network import Network, borrowed
+from explainer.network import Network, Recording, borrowed
 from explainer.options import Settings
-from explainer.scores import match, summed_class_probability
+from explainer.targets import classes_target
 from utils.general import check_img_size
-
-# What both kinds of score give: an explanation per detection, and the sum of the gradients for each class.
-Parts = tuple[list[DetectionExplanation], dict[int, GradientSum]]
 
 
 class Explainer:
@@ -34,11 +33,13 @@ class Explainer:
         self.settings = Settings(**settings)
         self.network = Network(model)
         self.method = METHODS[self.settings.method]
-        self.formula = self.method.load()
-        self.layers = layers_by_level(self.network, self.settings.layer, self.method.reads)
-        at_the_head = self.settings.layer == ("auto",) and self.method.reads == "head"
-        self.needs_graph = self.method.uses_gradients and not at_the_head
+        self.formula = self.method.formula(self.settings.eigen_smooth)
+        self.evidence = EVIDENCE[self.method.evidence]
+        self.views = SMOOTHING if self.settings.aug_smooth else PLAIN
         self.chosen = chosen_classes(self.network.names, self.settings)
+        check_classes(self.settings, self.network.names)
+        self.layers = layers_by_level(self.network, self.settings.layer, self.method.reads)
+        self.at_head = self.settings.layer == ("auto",) and self.method.reads == "head"
         self.input_size = tuple(check_img_size(list(self.settings.imgsz), s=self.network.stride))
 
     def __call__(self, image_rgb: np.ndarray) -> Explanation:
@@ -46,103 +47,126 @@ class Explainer:
         check_image(image_rgb)
         with borrowed(self.network):
             image, letterbox = prepare(image_rgb, self.input_size, self.network)
-            recorded = tuple(dict.fromkeys(name for layers in self.layers for name in layers))
-            recording = self.network.record(image, recorded, self.needs_graph)
-            detections, boxes = detect(self.network, recording, letterbox, self.settings)
-            wanted = [i for i, detection in enumerate(detections) if detection.class_index in self.chosen]
-            reader = CamReader(self.formula, self.method.uses_gradients, recording, letterbox)
-            explain = self._explain_classes if self.settings.use_old_target_method else self._explain_detections
-            explained, sums = explain([detections[i] for i in wanted], boxes[wanted], reader)
-            return self._answer(image_rgb, explained, sums, reader)
-
-    def _explain_detections(self, detections: list[Detection], boxes: Tensor, reader: CamReader) -> Parts:
-        """Explain each detection by the score of the raw predictions that stand for it."""
-        if not detections:
-            return [], {}
-        classes = torch.tensor([detection.class_index for detection in detections], device=boxes.device)
-        matches = match(reader.recording.raw, boxes, classes)
-        head = detection_gradients(self.network, reader.recording, matches, self.settings.backprop_array)
-        explained, sums = [], {}
-        for index, (detection, score) in enumerate(zip(detections, head.scores.tolist(), strict=True)):
-            layers = self._layers_of(detection)
-            gradients = reader.gradients(head.at(index), layers)
-            sums.setdefault(detection.class_index, GradientSum()).add(layers, gradients)
-            explained.append(self._explain_one(detection, score, gradients, reader))
-        return explained, sums
-
-    def _explain_classes(self, detections: list[Detection], boxes: Tensor, reader: CamReader) -> Parts:
-        """Explain the sum of all raw probabilities of the chosen classes, together or class by class."""
-        found = {detection.class_index for detection in detections}
-        groups = [[index] for index in sorted(found)] if self.settings.backward_per_class else [sorted(self.chosen)]
-        if not groups:
-            return [], {}
-        head = DenseHead(
-            self.network,
-            reader.recording,
-            lambda raw: torch.stack([summed_class_probability(raw, group) for group in groups]),
-        )
-        explained, sums = [], {}
-        for index, (group, score) in enumerate(zip(groups, head.scores.tolist(), strict=True)):
-            head_gradient, total = head.at(index), GradientSum()
-            for layers in dict.fromkeys(self.layers):
-                total.add(layers, reader.gradients(head_gradient, layers))
-            sums[group[0]] = total
-            explained += [
-                self._explain_one(detection, score, total.by_layers[self._layers_of(detection)], reader)
-                for detection in detections
-                if detection.class_index in group
+            recording = self._record(image)
+            found, boxes = detect(self.network, recording, letterbox, self.settings)
+            wanted = [i for i, detection in enumerate(found) if detection.class_index in self.chosen]
+            detections = [found[i] for i in wanted]
+            if not detections:
+                return self._answer(image_rgb, [], {})
+            plan = self._plan(detections, boxes[wanted])
+            answer = self._look(recording, plan, letterbox)
+            explained = [
+                self._explain_one(detection, question, answer, letterbox)
+                for detection, question in zip(detections, plan.of_detection, strict=True)
             ]
-        return explained, sums
+            return self._answer(image_rgb, explained, self._heatmaps(answer, letterbox))
+
+    def _record(self, image: Tensor) -> Recording:
+        """Run one forward pass of an image, and keep what the maps are made of."""
+        layers = tuple(dict.fromkeys(name for layers in self.layers for name in layers))
+        besides = [] if self.at_head else self.evidence.reads(self.network, layers)
+        with_graph = self.evidence.graph and not self.at_head
+        return self.network.record(image, tuple(dict.fromkeys((*layers, *besides))), with_graph)
+
+    def _plan(self, detections: list[Detection], boxes: Tensor) -> Plan:
+        """Return what is asked: each detection by its matched raw predictions, or the classes by all raw predictions."""
+        return (
+            self._plan_classes(detections)
+            if self.settings.use_old_target_method
+            else self._plan_each(detections, boxes)
+        )
+
+    def _plan_each(self, detections: list[Detection], boxes: Tensor) -> Plan:
+        """Ask for the score of each detection with a box (D, 4) in input pixels."""
+        questions = [
+            Question(index, self._layers_of(detection), self._group(detection.class_index))
+            for index, detection in enumerate(detections)
+        ]
+        classes = [detection.class_index for detection in detections]
+        make, items = TARGETS[self.method.target], self.settings.backprop_array
+
+        def target(seen: Recording, view: View) -> Target:
+            return make(seen.raw, view.boxes(boxes, seen.image.shape[3]), classes, items)
+
+        return Plan(questions, questions, target)
+
+    def _plan_classes(self, detections: list[Detection]) -> Plan:
+        """Ask for the sum of all raw probabilities of the chosen classes, together or class by class."""
+        found = sorted({detection.class_index for detection in detections})
+        groups = [[index] for index in found] if self.settings.backward_per_class else [sorted(self.chosen)]
+        questions = [
+            Question(number, layers, self._group(group[0]))
+            for number, group in enumerate(groups)
+            for layers in dict.fromkeys(self.layers)
+        ]
+        number_of = {index: number for number, group in enumerate(groups) for index in group}
+        by_number = {(question.index, question.layers): question for question in questions}
+        of_detection = [by_number[number_of[d.class_index], self._layers_of(d)] for d in detections]
+        return Plan(questions, of_detection, lambda seen, view: classes_target(groups))
+
+    def _group(self, class_index: int) -> int | None:
+        """Return which map a class adds to."""
+        return class_index if self.settings.backward_per_class else None
 
     def _layers_of(self, detection: Detection) -> tuple[str, ...]:
         """Return the names of the layers that a detection is read from."""
         return self.layers[detection.level]
 
+    def _look(self, recording: Recording, plan: Plan, letterbox: Letterbox) -> Look:
+        """Answer the questions from the recorded pass, or from it and other views of the image."""
+        looks = []
+        for number, view in enumerate(self.views):
+            seen = self._record(view.image(recording.image)) if number else recording
+            target = plan.target(seen, view)
+            evidence = self.evidence(self.network, seen, target, at_head=self.at_head)
+            looks.append(look(CamReader(self.formula, self.method.merge, evidence, letterbox), plan.questions))
+        return smooth(looks, self.views, letterbox)
+
     def _explain_one(
-        self, detection: Detection, score: float, gradients: Gradients, reader: CamReader
+        self, detection: Detection, question: Question, answer: Look, letterbox: Letterbox
     ) -> DetectionExplanation:
-        """Return the explanation of one detection from the gradients at its layers."""
-        layers = self._layers_of(detection)
-        cams = reader.cams(layers, gradients)
+        """Return the explanation of one detection from the answer to its question."""
+        layers, cams = self._shown(question.layers), answer.cams[question]
         note = ""
-        if gradients is not None and not any(gradient.any() for gradient in gradients):
-            note = (
-                f"a stride-{detection.stride} detection has no gradient at layer {' '.join(layers)}; try --layer auto"
-            )
+        if question in answer.reasons:
+            reason = f"{answer.reasons[question]} layer {' '.join(layers)}"
+            note = f"a stride-{detection.stride} detection {reason}; try --layer auto"
         elif not any((cam > 0).any() for cam in cams):
             note = f"nothing at layer {' '.join(layers)} speaks for it by {self.settings.method}"
-        return DetectionExplanation(detection, layers, score, cams, reader.letterbox, note)
+        return DetectionExplanation(detection, layers, answer.scores[question.index], cams, letterbox, note)
+
+    def _shown(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """Return how layers are named in an answer."""
+        return ("biases",) if self.method.reads == "biases" else layers
+
+    def _heatmaps(self, answer: Look, letterbox: Letterbox) -> dict[int | None, np.ndarray]:
+        """Return the heatmap of each group. Where its layers differ, each pixel shows the hottest of their maps."""
+        return {
+            group: keep_hottest(
+                hottest([heatmap_of(list(cams), letterbox) for cams in maps], letterbox.image_size),
+                self.settings.keep_only_topk,
+            )
+            for group, maps in answer.totals.items()
+        }
 
     def _answer(
         self,
         image_rgb: np.ndarray,
         explained: list[DetectionExplanation],
-        sums: dict[int, GradientSum],
-        reader: CamReader,
+        heatmaps: dict[int | None, np.ndarray],
     ) -> Explanation:
         """Return the answer: the combined heatmap, those of the classes if asked for, and why a map is empty."""
-        per_class = {}
-        if self.settings.backward_per_class:
-            names = self.network.names
-            per_class = {names[index]: self._heatmap(total, reader) for index, total in sums.items()}
-            heatmap = hottest(list(per_class.values()), image_rgb.shape[:2])
-        else:
-            everything = GradientSum()
-            for total in sums.values():
-                everything.merge(total)
-            heatmap = self._heatmap(everything, reader)
+        names = self.network.names
+        heatmap = hottest(list(heatmaps.values()), image_rgb.shape[:2])
         return Explanation(
             image_rgb,
             heatmap,
             tuple(explained),
             self.settings.method,
             self.settings.backprop_array,
-            per_class,
+            {names[group]: entry for group, entry in heatmaps.items() if group is not None},
             tuple(self._notes(explained, heatmap)),
         )
-
-    def _heatmap(self, total: GradientSum, reader: CamReader) -> np.ndarray:
-        return keep_hottest(reader.heatmap(total), self.settings.keep_only_topk)
 
     def _notes(self, explained: list[DetectionExplanation], heatmap: np.ndarray) -> list[str]:
         """Return why there is nothing to see, one sentence each."""

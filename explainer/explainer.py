@@ -56,6 +56,8 @@ def explain_source(options: Options) -> Tally:
     from explainer.weights import check_weights, open_model
 
     check_weights(options.weights)
+    if options.view_img:
+        check_display()
     source = Source(options.source, options.vid_stride)
     folder = free_folder(options.project, options.name, options.exist_ok)
 
@@ -109,18 +111,39 @@ def save(frame, explanation, results, options: Options) -> np.ndarray:
     results.add_rows(frame, explanation)
     picture = explanation.overlay(style)
     if not options.nosave:
-        results.save(frame, picture, {name: explanation.overlay(style, name) for name in explanation.per_class})
+        results.save(frame, picture)
+        for name, further in further_pictures(explanation, style, options.per_detection):
+            results.save_beside(frame, name, further)
+    if options.save_npz:
+        results.save_arrays(frame, explanation)
     return picture
 
 
-def show(frame, picture_rgb: np.ndarray) -> None:
-    """Show one overlay in a window; UsageError where no window can be opened."""
-    import cv2
+def further_pictures(explanation, style, per_detection: bool) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name and the picture of each class and each detection of an image, one at a time."""
+    from explainer.sheets import contact_sheet, detection_overlays
 
+    for name in explanation.per_class:
+        yield name, explanation.overlay(style, name)
+    if per_detection:
+        overlays = detection_overlays(explanation, style)
+        for index, (entry, (_, picture)) in enumerate(zip(explanation.detections, overlays, strict=True)):
+            yield f"{index}_{entry.detection.name}_{entry.detection.confidence:.2f}", picture
+        yield "sheet", contact_sheet(explanation, style)
+
+
+def check_display() -> None:
+    """Raise UsageError where no window can be opened."""
     from utils.general import check_imshow
 
     if not check_imshow(warn=False):
         raise UsageError("--view-img needs a display and an OpenCV with windows; leave it out, the pictures are saved")
+
+
+def show(frame, picture_rgb: np.ndarray) -> None:
+    """Show one overlay in a window."""
+    import cv2
+
     cv2.imshow(str(frame.path), picture_rgb[..., ::-1])
     cv2.waitKey(1)
 

@@ -6,22 +6,33 @@ A layer is known by its dotted name in the model, such as `model.17` or `model.2
 from torch import nn
 
 from explainer.errors import UsageError, unknown
+from explainer.fullgrad import layers_with_bias
 from explainer.network import Network, head_sources
+from explainer.structure import ancestors
 
 
 def layers_by_level(network: Network, requested: tuple, reads: str) -> list[tuple[str, ...]]:
     """Return, for each head input, the names of the layers that its detections are read from.
 
-    `requested` is ("auto",) or indices and names; `reads` is the method's wish, "head" or "neck".
+    `requested` is ("auto",) or indices and names; `reads` is the method's wish, "head", "neck", "both" or "biases".
     """
+    if reads == "biases":
+        return [layers_with_bias(network)] * len(network.levels)
     found = []
     for prefix, member in network.members.items():
         if requested == ("auto",):
-            layers = [(f"model.{index}",) for index in auto_indices(member, reads)]
+            layers = auto_layers(member, reads)
         else:
             layers = [tuple(dict.fromkeys(layer_name(member, entry) for entry in requested))] * len(member.model[-1].f)
         found += [tuple(prefix + name for name in names) for names in layers]
     return found
+
+
+def auto_layers(model: nn.Module, reads: str) -> list[tuple[str, ...]]:
+    """Return the names of the layers that `auto` reads for each stride of the head; see `auto_indices`."""
+    places = ("neck", "head") if reads == "both" else (reads,)
+    by_place = [auto_indices(model, place) for place in places]
+    return [tuple(dict.fromkeys(f"model.{index}" for index in indices)) for indices in zip(*by_place, strict=True)]
 
 
 def layer_name(model: nn.Module, entry: int | str) -> str:
@@ -86,17 +97,3 @@ def first_fusion(model: nn.Module) -> int | None:
 def backbone_end(model: nn.Module) -> int:
     """Return the index of the last layer of the backbone."""
     return len(model.yaml["backbone"]) - 1
-
-
-def ancestors(model: nn.Module, index: int) -> set[int]:
-    """Return the indices of all layers that the layer at `index` depends on, itself included."""
-    found, todo = set(), [index]
-    while todo:
-        current = todo.pop()
-        if current < 0 or current in found:
-            continue
-        found.add(current)
-        origin = model.model[current].f
-        steps = origin if isinstance(origin, (list, tuple)) else [origin]
-        todo += [current + step if step < 0 else step for step in steps]
-    return found

@@ -1,61 +1,46 @@
-"""The methods: one table that drives the option, the help text, the error text and the computation.
-
-The formulas are the classes of pytorch_grad_cam, fed with activations and gradients that were recorded on the detector.
-"""
+"""The methods: one table that drives the option, the help text, the error text, the README and the computation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from explainer.errors import unknown
+from explainer import formulas
+from explainer.errors import UsageError, unknown
+from explainer.formulas import Contributions, Projection, from_library
 
-# activations (1, C, h, w) and gradients of the same shape, float32 -> map (h, w), float32, which may be negative.
-# Gradients are None for a method that uses none.
+# activations and evidence -> map (h, w), float32, which may be negative
 Formula = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to turn a layer's activations and gradients into a map.
+    """One way to turn what a recorded image holds at a layer into a map.
 
-    `load()` returns the formula; it imports what the formula needs. `reads` says where `auto` reads it: "head" for
-    methods that pool the gradient over the map, and therefore work on the few cells that a detection touches at its own
-    Detect input; "neck" for methods that multiply gradient and activation cell by cell, which shrink to dots there.
+    `load()` returns the contributions of the channels; it imports what they need. `project` makes one map of them; where
+    it is left out they are added up, or with `--eigen-smooth` projected on their first principal component. `evidence` and
+    `target` are the kind of evidence and what it is taken of, as `explainer.kinds` names them.
+
+    `reads` says where `auto` reads: "head" for methods that pool the evidence over the map, and therefore work on the few
+    cells that a detection touches at its own Detect input; "neck" for methods that go cell by cell, which shrink to dots
+    there; "both" for one that combines layers; "biases" for one that reads all that have a bias.
+    `merge` says how the maps of several layers become one: "mean", "product" or "sum".
     """
 
     summary: str
     paper: str
-    load: Callable[[], Formula]
+    load: Callable[[], Contributions]
     reads: str = "head"
-    uses_gradients: bool = True
+    evidence: str = "gradients"
+    target: str = "detections"
+    project: Projection | None = None
+    merge: str = "mean"
 
-
-def from_library(name: str) -> Callable[[], Formula]:
-    """Return the loader of the formula of the pytorch_grad_cam class called `name`."""
-
-    def load() -> Formula:
-        import pytorch_grad_cam
-        from torch import nn
-
-        # The class wants a model to hook. It gets a stand-in: activations and gradients come from outside.
-        cam = getattr(pytorch_grad_cam, name)(nn.Linear(1, 1), [])
-        return lambda activations, gradients: cam.get_cam_image(None, None, None, activations, gradients, False)[0]
-
-    return load
-
-
-def principal_projection(features: np.ndarray) -> np.ndarray:
-    """Return the projection (h, w) of features (1, C, h, w) on their first principal component.
-
-    The library's function computes a full basis of the h*w pixels for it; the first right singular vector needs only the
-    economy-size decomposition, which is 100 times cheaper on an 80x80 map and gives the same vector, sign included.
-    """
-    columns, shape = features.shape[1], features.shape[2:]
-    pixels = np.nan_to_num(features[0], nan=0.0).reshape(columns, -1).T
-    pixels = pixels - pixels.mean(axis=0)
-    _, _, components = np.linalg.svd(pixels, full_matrices=False)
-    return np.float32(pixels @ components[0]).reshape(shape)
+    def formula(self, eigen_smooth: bool) -> Formula:
+        """Return the way from activations and evidence to a map."""
+        contributions = self.load()
+        project = self.project or (formulas.principal_projection if eigen_smooth else formulas.added_up)
+        return lambda activations, evidence: project(contributions(activations, evidence))
 
 
 METHODS = {
@@ -92,26 +77,113 @@ METHODS = {
         from_library("GradCAMElementWise"),
         reads="neck",
     ),
+    "GuidedGradients": Method(
+        "weights each channel by the mean of its positive gradients where it is active itself",
+        "https://arxiv.org/abs/1412.6806",
+        formulas.weighted_by_guided_mean,
+    ),
+    "ShapleyCAM": Method(
+        "weights each channel by its mean gradient, less half the curvature of the score along the activations",
+        "https://arxiv.org/abs/2501.06261",
+        formulas.weighted_by_mean,
+        evidence="curvature",
+    ),
+    "FinerCAM": Method(
+        "Grad-CAM of what sets the class apart from the three most similar ones",
+        "https://arxiv.org/abs/2501.11309",
+        from_library("GradCAM"),
+        target="finer",
+    ),
+    "RefineCAM": Method(
+        "product of the Grad-CAM++ maps of several layers",
+        "https://arxiv.org/abs/2605.14641",
+        from_library("GradCAMPlusPlus"),
+        reads="both",
+        merge="product",
+    ),
+    "FullGrad": Method(
+        "gradient times input, and gradient times bias of every layer, by size",
+        "https://arxiv.org/abs/1905.00780",
+        formulas.absolute_product,
+        reads="biases",
+        evidence="biases",
+        project=formulas.scaled_and_added_up,
+        merge="sum",
+    ),
+    "AblationCAM": Method(
+        "weights each channel by how much the score falls without it",
+        "https://doi.org/10.1109/WACV45572.2020.9093360",
+        formulas.weighted,
+        evidence="ablation",
+    ),
+    "ScoreCAM": Method(
+        "weights each channel by how well the score holds when the picture shows only what the channel responds to (slow)",
+        "https://arxiv.org/abs/1910.01279",
+        formulas.weighted,
+        evidence="masking",
+    ),
     "EigenCAM": Method(
         "first principal component of the activations: the same for every class and object",
         "https://arxiv.org/abs/2008.00299",
-        lambda: lambda activations, gradients: principal_projection(activations),
+        formulas.activations_alone,
         reads="neck",
-        uses_gradients=False,
+        evidence="activations",
+        project=formulas.principal_projection,
     ),
     "EigenGradCAM": Method(
         "first principal component of gradient times activation",
         "https://arxiv.org/abs/2008.00299",
-        lambda: lambda activations, gradients: principal_projection(gradients * activations),
+        formulas.gradient_times_activation,
         reads="neck",
+        project=formulas.principal_projection,
+    ),
+    "SegEigenCAM": Method(
+        "first principal component of the gradient's size times activation, its sign set by its peak",
+        "https://doi.org/10.3390/app15137562",
+        formulas.absolute_gradient_times_activation,
+        reads="neck",
+        project=formulas.principal_projection_with_positive_peak,
+    ),
+    "KPCA_CAM": Method(
+        "first principal component of the activations under a sigmoid kernel: the same for every class and object",
+        "https://arxiv.org/abs/2410.00267",
+        formulas.activations_alone,
+        reads="neck",
+        evidence="activations",
+        project=formulas.kernel_projection,
+    ),
+    "FEM": Method(
+        "weights each channel by the share of its cells that stand out: the same for every class and object",
+        "https://hal.science/hal-02963298/document",
+        from_library("FEM"),
+        reads="neck",
+        evidence="activations",
+    ),
+    "RandomCAM": Method(
+        "weights each channel at random: the baseline that a useful method must beat",
+        "https://github.com/jacobgil/pytorch-grad-cam",
+        formulas.weighted,
+        evidence="random",
     ),
 }
 METHOD_ALIASES = {"GradCAM++": "GradCAMPlusPlus"}
 
+# What pytorch_grad_cam offers too and a detector cannot use, with the reason.
+NOT_APPLICABLE = {
+    "SESS": "it weights crops of the picture by how a classifier rates each, and a detection's score is bound to its box; "
+    "try --aug-smooth",
+    "GuidedBackpropReLUModel": "it changes ReLU layers, and YOLOv5 has none; try --method GuidedGradients",
+    "DeepFeatureFactorization": "it finds concepts in a picture and explains no detection; try --method EigenCAM",
+}
+
 
 def canonical_method(name: str) -> str:
-    """Return the method's name as the table spells it; UsageError for an unknown one."""
-    spellings = {known.lower(): known for known in METHODS} | {a.lower(): full for a, full in METHOD_ALIASES.items()}
+    """Return the method's name as the table spells it; UsageError for an unknown one, or one that cannot apply."""
+    spellings = {known.lower(): known for known in (*METHODS, *NOT_APPLICABLE)}
+    spellings |= {alias.lower(): full for alias, full in METHOD_ALIASES.items()}
     if str(name).lower() not in spellings:
         raise unknown("method", name, [*METHODS, *METHOD_ALIASES], "not case-sensitive")
-    return spellings[name.lower()]
+    known = spellings[name.lower()]
+    if known in NOT_APPLICABLE:
+        raise UsageError(f"--method {known} does not apply: {NOT_APPLICABLE[known]}")
+    return known

@@ -1,7 +1,7 @@
 """A YOLOv5 network as the explainer sees it: its parts by name, one recorded forward pass, and nothing left behind."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
@@ -11,17 +11,22 @@ from torch import Tensor, nn
 
 from explainer.errors import UsageError
 
+# The network's input, by the name that it has among the recorded layers.
+IMAGE = "image"
+
 
 @dataclass(frozen=True)
 class Recording:
     """What one forward pass of one image leaves for the explanation.
 
+    image        the network's input (1, 3, h, w), 0..1
     raw          (N, 5 + classes) float32 predictions x, y, w, h (input pixels), objectness, class probabilities
     head_inputs  the tensors (1, C, h, w) that the Detect head read, one for each stride
     activations  the outputs (1, C, h, w) of the recorded layers by name; with a graph from them to `head_inputs`
                  when the recording was made with one
     """
 
+    image: Tensor
     raw: Tensor
     head_inputs: tuple[Tensor, ...]
     activations: dict[str, Tensor]
@@ -86,6 +91,8 @@ class Network:
         """
         sources = {} if with_graph else {level.source: index for index, level in enumerate(self.levels)}
         head_inputs, activations = [], {}
+        if IMAGE in layers:
+            image = activations[IMAGE] = image.detach().requires_grad_(with_graph)
 
         def keep_head_inputs(head, args):
             head_inputs.extend(args[0])
@@ -95,30 +102,34 @@ class Network:
             for head in self.heads:
                 stack.callback(head.register_forward_pre_hook(keep_head_inputs).remove)
             for name in layers:
-                if name not in sources:
-                    stack.enter_context(self._record_layer(name, activations, with_graph))
+                if name not in sources and name != IMAGE:
+                    stack.enter_context(self.record_layer(name, activations, with_graph))
             outputs = [member(image) for member in self.members.values()]
         activations |= {name: head_inputs[sources[name]] for name in layers if name in sources}
-        return Recording(self.raw_predictions(outputs).detach(), tuple(head_inputs), activations)
+        return Recording(image, self.raw_predictions(outputs)[0].detach(), tuple(head_inputs), activations)
 
     def raw_predictions(self, outputs: list) -> Tensor:
-        """Return the raw predictions (N, 5 + classes), float32, of the members' or their heads' outputs for one image."""
-        return torch.cat([output[0][0, :, : self.columns].float() for output in outputs])
+        """Return the raw predictions (B, N, 5 + classes), float32, of the members' or their heads' outputs for B images."""
+        return torch.cat([output[0][:, :, : self.columns].float() for output in outputs], dim=1)
 
-    @contextmanager
-    def _record_layer(self, name: str, activations: dict[str, Tensor], with_graph: bool) -> Iterator[None]:
-        """Keep the output of the layer called `name` in `activations` for the time of the context.
+    def member_of(self, layer: str) -> tuple[str, int]:
+        """Return the prefix of the model that a layer belongs to, and the index of its numbered layer."""
+        prefix = next(prefix for prefix in self.members if layer.startswith(f"{prefix}model."))
+        return prefix, int(layer.removeprefix(f"{prefix}model.").split(".")[0])
 
-        One activation module can serve many blocks under many names, so a call inside a block counts only while the block
-        that the name puts it in is running. Of several calls the last one counts.
-        """
-        parent = self.model.get_submodule(name.rpartition(".")[0])
-        numbered = any(parent is member.model for member in self.members.values())
-        running = [True] if numbered else []
+    def _block_around(self, layer: str) -> nn.Module:
+        """Return the innermost module around a layer that is run itself, which a list of modules is not."""
+        around = self.model.get_submodule(layer.rpartition(".")[0])
+        return self._block_around(layer.rpartition(".")[0]) if type(around) is nn.ModuleList else around
 
-        def keep(module, args, output):
-            if not running:
-                return None
+    def is_numbered(self, layer: str) -> bool:
+        """Return whether a layer is one of the numbered ones itself, not a part of one."""
+        return layer.rpartition(".")[0] in {f"{prefix}model" for prefix in self.members}
+
+    def record_layer(self, name: str, activations: dict[str, Tensor], with_graph: bool) -> AbstractContextManager[None]:
+        """Keep the output of the layer called `name` in `activations`; of several calls the last one counts."""
+
+        def keep(output: object) -> Tensor:
             kept = usable_activation(name, output)
             if with_graph and not kept.requires_grad:
                 kept = kept.detach().requires_grad_()
@@ -126,7 +137,23 @@ class Network:
             # The network goes on with a copy: the next module may write in place.
             return kept.clone()
 
-        handles = [self.model.get_submodule(name).register_forward_hook(keep)]
+        return self.at_layer(name, keep)
+
+    @contextmanager
+    def at_layer(self, name: str, action: Callable[[object], object]) -> Iterator[None]:
+        """Pass each output of the layer called `name` through `action` for the time of the context.
+
+        One activation module can serve many blocks under many names, so a call inside a block counts only while the block
+        that the name puts it in is running.
+        """
+        numbered = self.is_numbered(name)
+        parent = self._block_around(name)
+        running = [True] if numbered else []
+
+        def act(module, args, output):
+            return action(output) if running else None
+
+        handles = [self.model.get_submodule(name).register_forward_hook(act)]
         if not numbered:
             handles.append(parent.register_forward_pre_hook(lambda module, args: running.append(True)))
             handles.append(parent.register_forward_hook(lambda module, args, output: running.clear()))
@@ -176,8 +203,14 @@ def head_levels(prefix: str, member: nn.Module) -> list[Level]:
 
 def head_sources(member: nn.Module) -> list[int]:
     """Return the indices of the layers that feed the head, one for each stride."""
-    last = len(member.model) - 1
-    return [index % last if index < 0 else index for index in member.model[-1].f]
+    return input_indices(member, len(member.model) - 1)
+
+
+def input_indices(member: nn.Module, index: int) -> list[int]:
+    """Return the indices of the layers that a numbered layer reads; -1 is the image."""
+    origin = member.model[index].f
+    steps = origin if isinstance(origin, (list, tuple)) else [origin]
+    return [index + step if step < 0 else step for step in steps]
 
 
 def writable(model: nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
 
+from explainer.applicability import check_combination
 from explainer.errors import UsageError, unknown
 from explainer.items import ITEM_ALIASES, ITEMS, canonical_item
 from explainer.methods import METHODS, canonical_method
@@ -68,6 +69,10 @@ class Settings:
     conf_thres: float = option(0.25, "confidence that a detection needs", type=float)
     iou_thres: float = option(0.45, "overlap above which non-maximum suppression drops a box", type=float)
     max_det: int = option(1000, "detections per image at most", type=int)
+    eigen_smooth: bool = option(False, "less noise: the first principal component of a map's channels, not their sum")
+    aug_smooth: bool = option(
+        False, "less noise: the mean over six views, mirrored or not, darker or brighter (6x slower)"
+    )
     keep_only_topk: float = option(100, "only the hottest so many percent of the pixels keep their value", type=float)
 
     def __post_init__(self):
@@ -87,6 +92,7 @@ class Settings:
             raise UsageError(f"--layer auto stands alone; given: {' '.join(map(str, self.layer))}")
         if not isinstance(self.keep_only_topk, Real) or not 0 < self.keep_only_topk <= 100:
             raise UsageError(f"--keep-only-topk {self.keep_only_topk} is no percentage; try --keep-only-topk 10")
+        check_combination(self)
 
     @staticmethod
     def _layer(entry: str | int) -> str | int:
@@ -131,6 +137,8 @@ class Options(Settings):
     vid_stride: int = option(1, "explain every n-th frame of a video", type=int)
     crop: bool = option(False, "blank the evidence out: pixels that keep-only-topk keeps become the image's mean")
     trust: bool = option(False, "unpickle the checkpoint fully; it can then run code: only for files you made yourself")
+    per_detection: bool = option(False, "also a picture of each detection's own map, and a contact sheet of the image")
+    save_npz: bool = option(False, "also the maps as arrays (float16), with boxes and names")
     verbose: bool = option(False, "one log line per detection")
 
     def __post_init__(self):

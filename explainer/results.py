@@ -47,16 +47,34 @@ class Results:
         self._rows.writerows(table_rows(frame, explanation))
         self._table.flush()
 
-    def save(self, frame: Frame, picture_rgb: np.ndarray, per_class_rgb: dict[str, np.ndarray]) -> None:
-        """Write the overlay under the image's own name, or append it to its video; those of classes go into a folder."""
+    def save(self, frame: Frame, picture_rgb: np.ndarray) -> None:
+        """Write the overlay under the image's own name, or append it to the video of its source."""
         if frame.number:
             self._append(frame, picture_rgb)
         else:
             suffix = frame.path.suffix if frame.path.suffix.lower() in WRITABLE else ".png"
             write_picture(self.folder / self._free_name(frame.path.stem, suffix), picture_rgb)
+
+    def save_beside(self, frame: Frame, name: str, picture_rgb: np.ndarray) -> None:
+        """Write a further picture of an image as <image>/<name>.jpg."""
+        write_picture(self._beside(frame, name, ".jpg"), picture_rgb)
+
+    def save_arrays(self, frame: Frame, explanation: Explanation) -> None:
+        """Write the raw maps of an image, in cells of their layers, with boxes and names, as <image>/maps.npz.
+
+        heatmap     (H, W) float16, 0..1, at the original size
+        xyxy        (D, 4) float32 in image pixels; confidence (D,) float32; names (D,)
+        <d>:<layer> (h, w) float16, the map of detection d at a layer over the letterboxed input, divided by its largest
+                    magnitude, which is <d>:<layer>:scale
+        """
+        path = self._beside(frame, "maps", ".npz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, **raw_maps(explanation))
+
+    def _beside(self, frame: Frame, name: str, suffix: str) -> Path:
+        """Return the path of something further about an image; that of a frame carries the frame's number."""
         count = f"_{frame.number}" if frame.number else ""
-        for class_name, class_rgb in per_class_rgb.items():
-            write_picture(self._folder_of(frame) / f"{safe_name(class_name)}{count}.jpg", class_rgb)
+        return self._folder_of(frame) / f"{safe_name(name)}{count}{suffix}"
 
     def _free_name(self, stem: str, suffix: str = "") -> str:
         """Return stem and suffix as the name of a file or folder, with a number if this run has used that name already."""
@@ -81,6 +99,26 @@ class Results:
             path = self.folder / self._free_name(safe_name(frame.path.stem), ".mp4")
             self._videos[origin] = open_video(path, frame.fps, picture_rgb.shape)
         self._videos[origin].write(np.ascontiguousarray(picture_rgb[..., ::-1]))
+
+
+def raw_maps(explanation: Explanation) -> dict[str, np.ndarray]:
+    """Return the arrays of an explanation by name, as `Results.save_arrays` describes them."""
+    found = [entry.detection for entry in explanation.detections]
+    arrays = {
+        "heatmap": explanation.heatmap.astype(np.float16),
+        "xyxy": np.float32([box.xyxy for box in found]).reshape(-1, 4),
+        "confidence": np.float32([box.confidence for box in found]),
+        "names": np.array([box.name for box in found], dtype=str),
+    }
+    for index, entry in enumerate(explanation.detections):
+        for layer, cam in zip(entry.layers, entry.cams, strict=True):
+            # Gradients are small numbers that half precision alone would round to zero.
+            scale = np.abs(cam).max() or np.float32(1)
+            arrays |= {
+                f"{index}:{layer}": (cam / scale).astype(np.float16),
+                f"{index}:{layer}:scale": np.float32(scale),
+            }
+    return arrays
 
 
 def write_picture(path: Path, picture_rgb: np.ndarray) -> None:

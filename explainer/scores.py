@@ -52,24 +52,29 @@ def iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
 
 
 def values(predictions: Tensor, matches: Matches, item: str) -> Tensor:
-    """Return the value (D,) of one item: the weighted sum of its column over the matched predictions (D, k, columns)."""
+    """Return the value (..., D) of one item: the weighted sum of its column over matched predictions (..., D, k, columns)."""
 
     def read(column: int | Tensor) -> Tensor:
         if isinstance(column, int):
             chosen = predictions[..., column]
         else:
-            chosen = predictions.gather(2, column[:, None, None].expand(*predictions.shape[:2], 1))[..., 0]
-        return (matches.weights * chosen).sum(dim=1)
+            chosen = predictions.gather(-1, column[:, None, None].expand(*predictions.shape[:-1], 1))[..., 0]
+        return (matches.weights * chosen).sum(dim=-1)
 
     return ITEMS[item](read, matches.classes)
 
 
 def log_scores(predictions: Tensor, matches: Matches, items: tuple[str, ...]) -> Tensor:
-    """Return the score (D,) of each detection: the sum over the items of the logarithm of their value."""
+    """Return the score (..., D) of each detection: the sum over the items of the logarithm of their value."""
     smallest = torch.finfo(predictions.dtype).tiny
     return sum(values(predictions, matches, item).clamp_min(smallest).log() for item in items)
 
 
+def weighted_sum(columns: Tensor, matches: Matches) -> Tensor:
+    """Return the weighted sum (..., D, C) of each column (..., D, k, C) over the matched predictions."""
+    return (matches.weights[..., None] * columns).sum(dim=-2)
+
+
 def summed_class_probability(raw: Tensor, classes: list[int]) -> Tensor:
-    """Return the sum of the probabilities of `classes` over all raw predictions (N, 5 + classes): a scalar."""
-    return raw[:, 5:][:, classes].sum()
+    """Return the sum (...) of the probabilities of `classes` over all raw predictions (..., N, 5 + classes)."""
+    return raw[..., 5:][..., classes].sum(dim=(-2, -1))

@@ -114,6 +114,32 @@ def test_each_class_gets_its_own_picture_when_asked_for(command, photos):
     assert {path.stem for path in (folder / "one").iterdir()} == names
 
 
+def test_each_detection_gets_its_own_picture_and_the_image_a_contact_sheet(command, photos):
+    save(photos / "one.png", picture())
+    _, folder = command(photos, "--per-detection", "--max-det", "3")
+    names = [f"{index}_{row['name']}_{float(row['confidence']):.2f}.jpg" for index, row in enumerate(rows_of(folder))]
+    assert {path.name for path in (folder / "one").iterdir()} == {*names, "sheet.jpg"}
+    assert read(folder / "one" / names[0]).shape == picture().shape
+    sheet = read(folder / "one" / "sheet.jpg")
+    # Five tiles of 360 pixels in three columns and two rows.
+    assert sheet.shape[0] > 2 * 240
+    assert sheet.shape[1] > 3 * 360
+
+
+def test_the_raw_maps_are_kept_when_asked_for(command, photos):
+    save(photos / "one.png", picture(50, 75))
+    _, folder = command(photos, "--save-npz")
+    kept, rows = np.load(folder / "one" / "maps.npz"), rows_of(folder)
+    assert kept["heatmap"].shape == (50, 75)
+    assert kept["names"].tolist() == [row["name"] for row in rows]
+    for index, row in enumerate(rows):
+        cells = kept[f"{index}:{row['layer']}"]
+        assert cells.dtype == np.float16
+        assert cells.shape == (64 // int(row["stride"]), 96 // int(row["stride"]))
+        assert np.abs(cells).max() == 1
+        assert kept[f"{index}:{row['layer']}:scale"] > 0
+
+
 def test_only_the_chosen_class_is_explained(command, photos):
     save(photos / "one.png", picture())
     _, folder = command(photos, "--class-names", "bee")
@@ -258,6 +284,7 @@ def test_run_raises_if_no_image_could_be_read(weights, photos, tmp_path):
         (["--device", "99"], "99"),
         (["--data", "nowhere.yaml"], "--data 'nowhere.yaml'"),
         (["--project", "{file}"], "results cannot be written to"),
+        (["--view-img"], "--view-img needs a display"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -7,7 +7,8 @@ from tiny_models import tiny_segmenter
 from torch import nn
 
 from explainer.detecting import detect, prepare
-from explainer.gradients import DenseHead, SparseHead, detection_gradients, layer_gradients
+from explainer.gradients import DenseHead, SparseHead, head_gradients, layer_gradients
+from explainer.heads import CellHead, Target, WholeHead
 from explainer.network import Network, borrowed
 from explainer.options import Settings
 from explainer.scores import log_scores, match
@@ -27,6 +28,7 @@ class Case:
         self.detections, boxes = detect(self.network, self.recording, letterbox, Settings(conf_thres=0.05))
         classes = torch.tensor([detection.class_index for detection in self.detections])
         self.matches = match(self.recording.raw, boxes, classes)
+        self.target = Target(self.matches.rows, lambda predictions: log_scores(predictions, self.matches, ("class",)))
 
 
 def agree(one, other) -> None:
@@ -52,8 +54,9 @@ def test_gradients_at_a_few_cells_equal_those_of_the_whole_head(model, items):
         return log_scores(predictions, matches, items)
 
     with borrowed(case.network):
-        sparse = SparseHead(case.network, case.recording, matches.rows, score)
-        dense = DenseHead(case.network, case.recording, lambda raw: score(raw[matches.rows]))
+        target, inputs = Target(matches.rows, score), case.recording.head_inputs
+        sparse = SparseHead(CellHead(case.network, inputs, target), inputs)
+        dense = DenseHead(WholeHead(case.network, inputs, target), inputs)
         torch.testing.assert_close(sparse.scores, dense.scores, rtol=1e-4, atol=1e-5)
         for index in range(len(case.detections)):
             agree(sparse.at(index), dense.at(index))
@@ -61,7 +64,7 @@ def test_gradients_at_a_few_cells_equal_those_of_the_whole_head(model, items):
 
 def test_gradients_at_a_layer_equal_those_of_a_plain_backward_pass_through_the_network():
     case = Case(confident_detector())
-    head = detection_gradients(case.network, case.recording, case.matches, ("class",))
+    head = head_gradients(case.network, case.recording, case.target)
     assert isinstance(head, SparseHead)
 
     model, kept = confident_detector(), []
@@ -80,7 +83,7 @@ def test_a_head_that_is_built_differently_is_differentiated_as_a_whole():
     head.m = nn.ModuleList([nn.Sequential(convolution, nn.Tanh()) for convolution in head.m])
     case = Case(model, layers=())
     with borrowed(case.network):
-        assert isinstance(detection_gradients(case.network, case.recording, case.matches, ("class",)), DenseHead)
+        assert isinstance(head_gradients(case.network, case.recording, case.target), DenseHead)
 
 
 def test_a_head_that_decodes_differently_is_noticed():
@@ -88,12 +91,12 @@ def test_a_head_that_decodes_differently_is_noticed():
     model.model[-1].register_forward_hook(lambda module, args, output: (output[0] * 1.01, *output[1:]))
     case = Case(model, layers=())
     with borrowed(case.network):
-        assert isinstance(detection_gradients(case.network, case.recording, case.matches, ("class",)), DenseHead)
+        assert isinstance(head_gradients(case.network, case.recording, case.target), DenseHead)
 
 
 def test_the_gradient_is_zero_at_the_input_of_another_stride():
     case = Case(confident_detector(), layers=())
-    head = detection_gradients(case.network, case.recording, case.matches, ("class",))
+    head = head_gradients(case.network, case.recording, case.target)
     levels = {tuple(gradient is not None for gradient in head.at(index)) for index in range(len(case.detections))}
     assert levels <= {(True, False), (False, True), (True, True)}
     assert len(levels) > 1

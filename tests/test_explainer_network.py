@@ -127,3 +127,23 @@ def test_an_activation_that_many_blocks_share_is_read_in_the_block_that_was_name
     with borrowed(network):
         recording = network.record(image, ("model.7.cv3.act", "model.7"), with_graph=True)
     torch.testing.assert_close(recording.activations["model.7.cv3.act"], recording.activations["model.7"])
+
+
+def test_a_part_of_a_list_of_modules_is_read_while_the_block_around_the_list_runs():
+    model = confident_detector()
+    model.model[7].m = ListOfModules(model.model[7].m)
+    explanation = Explainer(model, layer="model.7.m.parts.0", **SETTINGS)(picture())
+    assert any(entry.cams[0].any() for entry in explanation.detections)
+
+
+class ListOfModules(nn.Module):
+    """Runs a list of modules, which is never called itself."""
+
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x

@@ -1,0 +1,39 @@
+"""The score of a detection written out plainly, and a detector that such scores can read."""
+
+import torch
+from torch import nn
+
+from utils.boxes import xywh2xyxy
+
+
+class RawPredictions(nn.Module):
+    """A detector that returns its raw predictions alone, as the library's targets want them."""
+
+    def __init__(self, detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image):
+        return self.detector(image)[0]
+
+
+def score_of(entries, raw):
+    """Return the sum over explained detections of their score, with what stands for them taken from these predictions."""
+    return sum(fixed_score(entry.detection, raw)(raw) for entry in entries)
+
+
+def fixed_score(found, clean):
+    """Return the score of one detection as a function of raw predictions; which of them count is taken from `clean`."""
+    corners = xywh2xyxy(clean[:, :4]).detach()
+    overlap = torch.tensor([plain_iou(corners[found.row].tolist(), other) for other in corners.tolist()])
+    nearest = overlap.argsort(descending=True)[:10].tolist()
+    same = [row for row in nearest if clean[row, 5:].argmax() == found.class_index] or nearest[:1]
+    weights = torch.softmax(overlap[same], dim=0)
+    return lambda raw: (weights * raw[same, 5 + found.class_index]).sum().log()
+
+
+def plain_iou(a, b):
+    """Return the intersection over union of two boxes x1, y1, x2, y2."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
