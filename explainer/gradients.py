@@ -21,7 +21,7 @@ class SparseHead:
         with torch.enable_grad():
             scores = head.scores(features)[0]
         self.scores = scores.detach()
-        self.gradients = torch.autograd.grad(scores.sum(), features)
+        self.gradients = torch.autograd.grad(scores.sum(), features, materialize_grads=True)
 
     def at(self, detection: int) -> HeadGradient:
         """Return the gradient (1, C, h, w) of one detection's score at each head input, None where it is zero."""
@@ -48,6 +48,8 @@ class DenseHead:
 
 def spread(gradient: Tensor, cells: Cells, chosen: Tensor, like: Tensor) -> Tensor | None:
     """Return the chosen ones of the gradients (C, P) at their cells of a tensor of zeros; None if they are zero as well."""
+    if not chosen.any():
+        return None
     gradient, y, x = gradient[:, chosen], cells.y[chosen], cells.x[chosen]
     if not gradient.any():
         return None

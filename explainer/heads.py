@@ -63,7 +63,8 @@ class CellHead:
 
     def predictions(self, features: list[Tensor]) -> Tensor:
         """Return the predictions (B, D, k, 5 + classes) that the head makes from the features of the cells."""
-        decoded = [decode(*parts) for parts in zip(self.network.levels, features, self.cells, strict=True)]
+        parts = zip(self.network.levels, features, self.cells, strict=True)
+        decoded = [decode(level, some, cells) for level, some, cells in parts if len(cells.pair)]
         together = torch.cat(same_batch(decoded), dim=1)[:, self.order, : self.network.columns]
         return together.unflatten(1, self.target.rows.shape)
 
@@ -98,16 +99,21 @@ def head_for(network: Network, recording: Recording, target: Target) -> Head:
     """Return the cheapest way to compute a target's scores from the head's inputs.
 
     Where the cells decoded alone do not give the predictions that the network gave, the head is no plain YOLOv5 head and
-    its own forward pass is run.
+    its own forward pass is run. That is looked at until it held once: how a head decodes does not change.
     """
-    inputs = recording.head_inputs
     if target.rows is not None and all(is_one_convolution(level) for level in network.levels):
-        head = CellHead(network, inputs, target)
-        with torch.no_grad():
-            predictions = head.predictions(head.select(inputs))[0]
-        if torch.allclose(predictions, recording.raw[target.rows], rtol=1e-3, atol=1e-3):
+        head = CellHead(network, recording.head_inputs, target)
+        network.head_is_plain = network.head_is_plain or same_predictions(head, recording)
+        if network.head_is_plain:
             return head
-    return WholeHead(network, inputs, target)
+    return WholeHead(network, recording.head_inputs, target)
+
+
+def same_predictions(head: CellHead, recording: Recording) -> bool:
+    """Return whether the cells decoded alone give the predictions that the network gave."""
+    with torch.no_grad():
+        predictions = head.predictions(head.select(recording.head_inputs))[0]
+    return torch.allclose(predictions, recording.raw[head.target.rows], rtol=1e-3, atol=1e-3)
 
 
 def locate(rows: Tensor, levels: list[Level], inputs: tuple[Tensor, ...]) -> list[Cells]:

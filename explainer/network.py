@@ -47,6 +47,7 @@ class Network:
 
     members  the detection models by the prefix of their layers' names: one under "", those of an ensemble under "0.", "1."
     levels   the inputs of their heads, in the order of the raw predictions
+    head_is_plain  whether single cells were seen to decode to what the heads predict
     """
 
     def __init__(self, model: nn.Module):
@@ -54,6 +55,7 @@ class Network:
         self.members = {"": self.model}
         if isinstance(self.model, nn.ModuleList):
             self.members = {f"{index}.": member for index, member in enumerate(self.model)}
+        self.head_is_plain = False
         self.levels = [level for prefix, member in self.members.items() for level in head_levels(prefix, member)]
 
     @property
@@ -110,7 +112,8 @@ class Network:
 
     def raw_predictions(self, outputs: list) -> Tensor:
         """Return the raw predictions (B, N, 5 + classes), float32, of the members' or their heads' outputs for B images."""
-        return torch.cat([output[0][:, :, : self.columns].float() for output in outputs], dim=1)
+        predictions = [output[0][:, :, : self.columns].float() for output in outputs]
+        return predictions[0] if len(predictions) == 1 else torch.cat(predictions, dim=1)
 
     def member_of(self, layer: str) -> tuple[str, int]:
         """Return the prefix of the model that a layer belongs to, and the index of its numbered layer."""
