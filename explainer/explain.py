@@ -1,5 +1,7 @@
 """The explainer as an object: an image as an array in, one frozen answer out. It touches no files."""
 
+from pathlib import Path
+
 import numpy as np
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ from explainer.methods import METHODS
 from explainer.network import Network, Recording, borrowed
 from explainer.options import Settings
 from explainer.targets import classes_target
+from explainer.weights import open_model
 from utils.general import check_img_size
 
 
@@ -26,12 +29,13 @@ class Explainer:
         explainer = Explainer(model, method="GradCAM", layer="auto")
         explanation = explainer(image_rgb)
 
-    model: a DetectionModel, DetectMultiBackend or AutoShape; it is left as it was. The keywords are those of `Settings`.
+    model: a DetectionModel, DetectMultiBackend or AutoShape, which is left as it was, or the path of a checkpoint, or
+    several for an ensemble. The keywords are those of `Settings`.
     """
 
-    def __init__(self, model: nn.Module, **settings):
+    def __init__(self, model: nn.Module | str | Path | list[str | Path], **settings):
         self.settings = Settings(**settings)
-        self.network = Network(model)
+        self.network = Network(open_model(model))
         self.method = METHODS[self.settings.method]
         self.formula = self.method.formula(self.settings.eigen_smooth)
         self.evidence = EVIDENCE[self.method.evidence]

@@ -4,6 +4,7 @@ A map is a float32 array (height, width); a heatmap is a map at the size of the 
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from math import ceil
 
 import numpy as np
@@ -60,10 +61,7 @@ def heatmap_of(cams: list[np.ndarray], letterbox: Letterbox) -> np.ndarray:
 
 def hottest(heatmaps: list[np.ndarray], image_size: tuple[int, int]) -> np.ndarray:
     """Return the largest value of several heatmaps at each pixel; zeros (height, width) where there is none."""
-    hottest_so_far = heatmaps[0].copy() if heatmaps else np.zeros(image_size, dtype=np.float32)
-    for heatmap in heatmaps[1:]:
-        np.maximum(hottest_so_far, heatmap, out=hottest_so_far)
-    return hottest_so_far
+    return reduce(np.maximum, heatmaps) if heatmaps else np.zeros(image_size, dtype=np.float32)
 
 
 def keep_hottest(heatmap: np.ndarray, percent: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from scenes import confident, confident_detector, picture
+from scenes import confident, confident_detector, picture, save_checkpoint
 from tiny_models import tiny_segmenter
 from torch import nn
 
@@ -99,6 +99,12 @@ def test_autoshape_and_a_wrapped_model_are_unwrapped():
     wrapped.model = model
     assert Network(wrapped).model is model
     assert Network(AutoShape(model, verbose=False)).model is model
+
+
+def test_the_path_of_a_checkpoint_gives_the_same_explanation_as_its_model(tmp_path):
+    path = save_checkpoint(tmp_path / "tiny.pt", confident_detector())
+    from_path, from_model = (Explainer(model, **SETTINGS)(picture()) for model in (path, confident_detector().fuse()))
+    assert (from_path.heatmap == from_model.heatmap).all()
 
 
 def test_a_segmentation_model_is_explained():
