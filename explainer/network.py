@@ -236,23 +236,24 @@ def borrowed(network: Network) -> Iterator[None]:
     kept = [(head, head_state(head)) for head in network.heads]
     with torch.inference_mode(False):
         try:
-            for module in training:
-                module.training = False
-            for parameter in trainable:
-                parameter.requires_grad_(False)
+            set_training(training, trainable, False)
             for head, state in kept:
-                head.inplace = False
-                for name in state.keys() & {"grid", "anchor_grid"}:
-                    setattr(head, name, [torch.empty(0, device=head.stride.device)] * len(head.stride))
+                # A list for each name: the head fills them in place.
+                grids = {name: [torch.empty(0, device=head.stride.device)] * len(head.stride) for name in state}
+                vars(head).update(grids | {"inplace": False})
             yield
         finally:
-            for module in training:
-                module.training = True
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+            set_training(training, trainable, True)
             for head, state in kept:
-                for name, value in state.items():
-                    setattr(head, name, value)
+                vars(head).update(state)
+
+
+def set_training(modules: list[nn.Module], parameters: list[nn.Parameter], on: bool) -> None:
+    """Switch the training mode of modules and the gradients of parameters on or off."""
+    for module in modules:
+        module.training = on
+    for parameter in parameters:
+        parameter.requires_grad_(on)
 
 
 def head_state(head: nn.Module) -> dict[str, object]:
