@@ -20,14 +20,21 @@ class EvidenceSum:
     """
 
     def __init__(self):
-        self.by_layers: dict[tuple[str, ...], list[Tensor] | None] = {}
+        self._evidence: dict[tuple[str, ...], list[Tensor] | None] = {}
+        # The maps of layers that a single score was read from are those of the sum.
+        self._of_one: dict[tuple[str, ...], Cams | None] = {}
 
-    def add(self, layers: tuple[str, ...], evidence: list[Tensor] | None) -> None:
-        """Add the evidence for one score at these layers; None where it is the activations alone."""
-        so_far = self.by_layers.get(layers)
+    def add(self, layers: tuple[str, ...], evidence: list[Tensor] | None, cams: Cams) -> None:
+        """Add the evidence for one score at these layers, None where it is the activations alone; `cams` are its maps."""
+        so_far = self._evidence.get(layers)
         if so_far is not None:
             evidence = [a + b for a, b in zip(so_far, evidence, strict=True)]
-        self.by_layers[layers] = evidence
+        self._of_one[layers] = None if layers in self._evidence else cams
+        self._evidence[layers] = evidence
+
+    def cams(self, reader: "CamReader") -> list[Cams]:
+        """Return the maps of the sum, one entry for each group of layers."""
+        return [self._of_one[layers] or reader.cams(layers, evidence) for layers, evidence in self._evidence.items()]
 
 
 class CamReader:
@@ -60,6 +67,11 @@ def product(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
     return (whole,)
 
 
+def strongest(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
+    """Return the largest value of the maps at each pixel, each scaled to 0..1 and at the input's size."""
+    return (np.max([scaled_to_input([cam], letterbox) for cam in cams], axis=0),)
+
+
 def added_up(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
     """Return the sum of the maps at the input's size."""
     whole = np.zeros(letterbox.input_size, dtype=np.float32)
@@ -69,7 +81,7 @@ def added_up(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
 
 
 # Maps (h, w) of several layers -> those that stand for them.
-MERGES = {"mean": each_by_itself, "product": product, "sum": added_up}
+MERGES = {"mean": each_by_itself, "max": strongest, "product": product, "sum": added_up}
 
 
 def scaled_to_input(cams: list[np.ndarray] | Cams, letterbox: Letterbox) -> np.ndarray:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from explainer.cells import row_ranges
 from explainer.errors import UnreadableImageError
 from explainer.explanation import Detection
-from explainer.heads import row_ranges
 from explainer.maps import Letterbox
 from explainer.network import Network, Recording
 from explainer.options import Settings
@@ -26,7 +26,7 @@ def prepare(image_rgb: np.ndarray, input_size: tuple[int, int], network: Network
         raise UnreadableImageError(
             f"an image of {width}x{height} pixels is too narrow for an input of {max(input_size)}"
         )
-    boxed, _, (pad_x, pad_y) = letterbox(image_rgb, input_size, stride=network.stride, auto=True)
+    boxed, _, (pad_x, pad_y) = letterbox(image_rgb, input_size, stride=network.stride, auto=network.rectangular)
     content = boxed.shape[0] - round(2 * pad_y), boxed.shape[1] - round(2 * pad_x)
     place = Letterbox((height, width), boxed.shape[:2], content, round(pad_y - 0.1), round(pad_x - 0.1))
     pixels = torch.from_numpy(np.ascontiguousarray(boxed.transpose(2, 0, 1))[None])

@@ -2,38 +2,85 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+
+from explainer.colours import colour_table
+
+BAND_PIXELS = 2**16
+RED, BLUE = (200, 20, 30), (20, 70, 190)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
     """How an overlay is drawn: box line width in pixels, what labels say, whether the evidence is blanked out.
 
-    `strength` is the opacity of the colours where the heatmap is hottest, 0..1.
+    colormap  name of a colour map, as `explainer.colours` spells it
+    alpha     opacity of the colours where the heatmap is hottest, 0..1
     """
 
     line_thickness: int = 3
     hide_labels: bool = False
     hide_conf: bool = False
     crop: bool = False
-    strength: float = 0.75
+    colormap: str = "plasma"
+    alpha: float = 0.8
 
 
-def paint(image_rgb: np.ndarray, heatmap: np.ndarray, style: Style) -> np.ndarray:
-    """Return the image under the colours of its heatmap, or with the evidence blanked out if the style says so."""
-    return blank_out(image_rgb, heatmap) if style.crop else colour(image_rgb, heatmap, style.strength)
+def paint(image_rgb: np.ndarray, heatmap: np.ndarray, style: Style, *, has_sign: bool = False) -> np.ndarray:
+    """Return the image under the colours of its heatmap, or with the evidence blanked out if the style says so.
+
+    has_sign: the map is one in -1..1, and what is negative speaks against the score.
+    """
+    if style.crop:
+        return blank_out(image_rgb, heatmap)
+    if has_sign:
+        return mix(image_rgb, heatmap, signed_tables(style.alpha), scale=127, zero=128)
+    return mix(image_rgb, heatmap, heat_tables(style.colormap, style.alpha), scale=255, zero=0)
 
 
-def colour(image_rgb: np.ndarray, heatmap: np.ndarray, strength: float) -> np.ndarray:
-    """Return the image under the colours of the heatmap: transparent near 0, through blue and yellow to red at 1."""
+def mix(
+    image_rgb: np.ndarray, values: np.ndarray, tables: tuple[np.ndarray, np.ndarray], *, scale: int, zero: int
+) -> np.ndarray:
+    """Return the image under the colours of a map; a value v takes entry number v * scale + zero of the tables."""
     import cv2
 
-    colours_bgr = cv2.applyColorMap(np.uint8(heatmap * 255 + 0.5), cv2.COLORMAP_TURBO)
-    # Rises slowly from 0 and ends at 1 slowly, so that the photograph stays visible where little speaks.
-    opacity = (heatmap * heatmap * (3 - 2 * heatmap) * np.float32(strength))[..., None]
-    blended = image_rgb + (colours_bgr[..., ::-1] - image_rgb.astype(np.float32)) * opacity
-    return np.uint8(blended + 0.5)
+    colours, rest = tables
+    painted = np.empty_like(image_rgb)
+    # Band by band: what lies between is small enough to stay in the processor's cache.
+    rows = max(BAND_PIXELS // image_rgb.shape[1], 1)
+    for top in range(0, len(image_rgb), rows):
+        band = slice(top, top + rows)
+        steps = cv2.convertScaleAbs(values[band], alpha=scale, beta=zero)
+        share = cv2.cvtColor(cv2.LUT(steps, rest), cv2.COLOR_GRAY2RGB)
+        photograph = cv2.multiply(image_rgb[band], share, dst=share, scale=1 / 255)
+        painted[band] = cv2.add(photograph, cv2.applyColorMap(steps, colours), dst=photograph)
+    return painted
+
+
+@cache
+def heat_tables(colormap: str, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tables of a heatmap, whose values lie in 0..1; transparent at 0."""
+    heat = np.linspace(0, 1, 256)
+    return mixing_tables(colour_table(colormap), heat, alpha)
+
+
+@cache
+def signed_tables(alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tables of a map with a sign: red for what is positive, blue for what is negative, transparent at 0."""
+    values = (np.arange(256) - 128) / 127
+    return mixing_tables(np.where(values[:, None] > 0, RED, BLUE), np.minimum(np.abs(values), 1), alpha)
+
+
+def mixing_tables(colours: np.ndarray, heat: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return what each of 256 steps adds to a pixel, RGB uint8 (256, 1, 3), and how much it leaves of it, uint8 (256,).
+
+    Opacity rises slowly from 0 and ends at `alpha` slowly, so that the photograph stays visible where little speaks.
+    """
+    opacity = alpha * heat * heat * (3 - 2 * heat)
+    rest = np.uint8(255 * (1 - opacity) + 0.5)
+    return np.uint8(colours * opacity[:, None] + 0.5)[:, None], rest
 
 
 def blank_out(image_rgb: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
@@ -46,13 +93,32 @@ def blank_out(image_rgb: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
 def draw_boxes(image_rgb: np.ndarray, detections: Sequence, style: Style) -> np.ndarray:
     """Return a copy of the image with the box, class and confidence of each detection, most confident on top.
 
-    Each detection has `xyxy` in image pixels, `name`, `class_index` and `confidence`; the most confident comes first.
+    Each detection has `xyxy` in image pixels, `caption`, `class_index` and `confidence`; the most confident comes first.
+    The boxes of those that were not found by the model (`was_found`) are dashed.
     """
     from utils.plots import Annotator, colors
 
-    names = " ".join(found.name for found in detections)
+    names = " ".join(found.caption for found in detections)
     annotator = Annotator(image_rgb.copy(), line_width=style.line_thickness, example=names or "abc")
     for found in reversed(detections):
-        text = found.name if style.hide_conf else f"{found.name} {found.confidence:.2f}"
+        text = found.caption if style.hide_conf else f"{found.caption} {found.confidence:.2f}"
         annotator.box_label(found.xyxy.tolist(), "" if style.hide_labels else text, color=colors(found.class_index))
-    return np.asarray(annotator.result())
+    picture = np.array(annotator.result())
+    for found in detections:
+        if not found.was_found:
+            dash(picture, found.xyxy, annotator.lw)
+    return picture
+
+
+def dash(picture_rgb: np.ndarray, xyxy: np.ndarray, thickness: int) -> None:
+    """Draw white dashes into a picture, along the edges of a box in its pixels."""
+    import cv2
+
+    x1, y1, x2, y2 = np.rint(xyxy).astype(int).tolist()
+    length = max(4 * thickness, 6)
+    for x in range(x1, x2, 2 * length):
+        for y in (y1, y2):
+            cv2.line(picture_rgb, (x, y), (min(x + length, x2), y), (255, 255, 255), thickness)
+    for y in range(y1, y2, 2 * length):
+        for x in (x1, x2):
+            cv2.line(picture_rgb, (x, y), (x, min(y + length, y2)), (255, 255, 255), thickness)

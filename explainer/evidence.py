@@ -20,10 +20,17 @@ class Evidence:
     scores   (D,) what the target gives for the image as it is
     nothing  how a sentence says that there is no evidence at a layer
     graph    whether the recording needs the graph from the layers to the head
+    note     what else there is to say about how it came about, or ""
     """
 
     nothing = "does not depend on"
     graph = False
+    note = ""
+
+    @classmethod
+    def configured(cls, settings) -> type["Evidence"]:
+        """Return this kind of evidence as some Settings want it."""
+        return cls
 
     def __init__(self, network: Network, recording: Recording, target: Target, *, at_head: bool):
         """Prepare the evidence. `at_head`: layers that feed the head count for what the head alone makes of them."""

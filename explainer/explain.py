@@ -1,120 +1,121 @@
 """The explainer as an object: an image as an array in, one frozen answer out. It touches no files."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
 
-from explainer.applicability import check_classes
+from explainer.answers import maps_together
+from explainer.applicability import check_classes, check_given
+from explainer.boxes import Written, boxes_in
 from explainer.cams import CamReader
-from explainer.detecting import detect, prepare
+from explainer.detecting import prepare
 from explainer.errors import UsageError, unknown
 from explainer.explanation import Detection, DetectionExplanation, Explanation
-from explainer.heads import Target
-from explainer.kinds import EVIDENCE, TARGETS
+from explainer.exported import Exported, network_of
+from explainer.kinds import EVIDENCE
 from explainer.layers import layers_by_level
-from explainer.looks import PLAIN, SMOOTHING, Look, Plan, Question, View, look, smooth
-from explainer.maps import Letterbox, heatmap_of, hottest, keep_hottest
+from explainer.looks import PLAIN, SMOOTHING, Look, Plan, Question, look, smooth
+from explainer.maps import Letterbox
 from explainer.methods import METHODS
-from explainer.network import Network, Recording, borrowed
+from explainer.network import PREDICTIONS, Network, Recording, borrowed
 from explainer.options import Settings
-from explainer.targets import classes_target
+from explainer.plans import Planner
+from explainer.renormalising import renormalise
+from explainer.subjects import Asked, Seen, subjects
 from explainer.weights import open_model
-from utils.general import check_img_size
 
 
 class Explainer:
-    """Explains what a YOLOv5 model detects.
+    """Explains what a YOLOv5 model detects, and what it does not.
 
         explainer = Explainer(model, method="GradCAM", layer="auto")
         explanation = explainer(image_rgb)
+        why_not = explainer(image_rgb, boxes=[(x1, y1, x2, y2, "dog")])
 
     model: a DetectionModel, DetectMultiBackend or AutoShape, which is left as it was, or the path of a checkpoint, or
-    several for an ensemble. The keywords are those of `Settings`.
+    several for an ensemble; for black-box methods also the path of an exported model, or one loaded. The keywords are
+    those of `Settings`.
     """
 
-    def __init__(self, model: nn.Module | str | Path | list[str | Path], **settings):
+    def __init__(self, model: nn.Module | Network | Exported | str | Path | list[str | Path], **settings):
         self.settings = Settings(**settings)
-        self.network = Network(open_model(model))
+        self.network = (
+            model if isinstance(model, Network | Exported) else network_of(open_model(model), [self.settings])
+        )
         self.method = METHODS[self.settings.method]
         self.formula = self.method.formula(self.settings.eigen_smooth)
-        self.evidence = EVIDENCE[self.method.evidence]
+        self.merge = self.method.merge if self.settings.fuse == "auto" else self.settings.fuse
+        self.evidence = EVIDENCE[self.method.evidence].configured(self.settings)
         self.views = SMOOTHING if self.settings.aug_smooth else PLAIN
         self.chosen = chosen_classes(self.network.names, self.settings)
         check_classes(self.settings, self.network.names)
         self.layers = layers_by_level(self.network, self.settings.layer, self.method.reads)
+        self.planner = Planner(self.settings, self.method, frozenset(self.chosen), self.network.levels, self.layers)
         self.at_head = self.settings.layer == ("auto",) and self.method.reads == "head"
-        self.input_size = tuple(check_img_size(list(self.settings.imgsz), s=self.network.stride))
+        self.networks = [self.network]
+        self.input_size = self.network.input_size(self.settings.imgsz)
 
-    def __call__(self, image_rgb: np.ndarray) -> Explanation:
-        """Return the explanation of one image, uint8 RGB (H, W, 3)."""
+    def __call__(
+        self,
+        image_rgb: np.ndarray,
+        *,
+        boxes: Iterable[Written] | None = None,
+        labels: Iterable[Written] | None = None,
+    ) -> Explanation:
+        """Return the explanation of one image, uint8 RGB (H, W, 3).
+
+        boxes   explain these and nothing else, whether the model finds them or not: (x1, y1, x2, y2, class) in pixels of
+                the image, the class by name or index. `explainer.subjects` says what their score is.
+        labels  what there is in the image, written alike: each detection is then a hit or a false alarm, and a label that
+                none hits is a miss, explained like a given box
+        UsageError for a box that is none, that lies outside the image, or whose class the model lacks.
+        """
         check_image(image_rgb)
+        asked = self.asked(image_rgb.shape[:2], boxes, labels)
         with borrowed(self.network):
-            image, letterbox = prepare(image_rgb, self.input_size, self.network)
-            recording = self._record(image)
-            found, boxes = detect(self.network, recording, letterbox, self.settings)
-            wanted = [i for i, detection in enumerate(found) if detection.class_index in self.chosen]
-            detections = [found[i] for i in wanted]
-            if not detections:
-                return self._answer(image_rgb, [], {})
-            plan = self._plan(detections, boxes[wanted])
-            answer = self._look(recording, plan, letterbox)
-            explained = [
-                self._explain_one(detection, question, answer, letterbox)
-                for detection, question in zip(detections, plan.of_detection, strict=True)
-            ]
-            return self._answer(image_rgb, explained, self._heatmaps(answer, letterbox))
+            return self.explain(image_rgb, self.see(image_rgb), asked)
+
+    def see(self, image_rgb: np.ndarray) -> Seen:
+        """Run the forward pass of an image, within `borrowed`; explainers of one network and one `sight` can share it."""
+        image, letterbox = prepare(image_rgb, self.input_size, self.network)
+        return Seen(self.network, self._record(image), letterbox)
+
+    def explain(self, image_rgb: np.ndarray, seen: Seen, asked: Asked) -> Explanation:
+        """Return the explanation of an image that was seen, within `borrowed`."""
+        letterbox, found = seen.letterbox, subjects(seen, asked, self.settings, self.chosen)
+        if not found.detections:
+            return self._answer(image_rgb, asked, [], Look([], {}, {}, {}), letterbox)
+        plan = self.planner.plan(found)
+        answer = self._look(seen.recording, plan, letterbox)
+        explained = [
+            self._explain_one(detection, question, answer, letterbox)
+            for detection, question in zip(found.detections, plan.of_detection, strict=True)
+        ]
+        return self._answer(image_rgb, asked, explained, answer, letterbox)
+
+    def asked(
+        self, image_size: tuple[int, int], boxes: Iterable[Written] | None, labels: Iterable[Written] | None
+    ) -> Asked:
+        """Return the boxes and labels of an image of this size (height, width); labels of the chosen classes alone."""
+        check_given(self.settings, boxes, labels)
+        names = self.network.names
+        given = boxes_in(image_size, boxes, names, "boxes")
+        known = boxes_in(image_size, labels, names, "labels")
+        return Asked(given, known and [label for label in known if label.class_index in self.chosen])
+
+    @property
+    def sight(self) -> tuple:
+        """What of an image must be seen: the input's height and width, the layers to record, and whether with a graph."""
+        layers = tuple(dict.fromkeys(name for layers in self.layers for name in layers if name != PREDICTIONS))
+        besides = [] if self.at_head else self.evidence.reads(self.network, layers)
+        return self.input_size, tuple(dict.fromkeys((*layers, *besides))), self.evidence.graph and not self.at_head
 
     def _record(self, image: Tensor) -> Recording:
         """Run one forward pass of an image, and keep what the maps are made of."""
-        layers = tuple(dict.fromkeys(name for layers in self.layers for name in layers))
-        besides = [] if self.at_head else self.evidence.reads(self.network, layers)
-        with_graph = self.evidence.graph and not self.at_head
-        return self.network.record(image, tuple(dict.fromkeys((*layers, *besides))), with_graph)
-
-    def _plan(self, detections: list[Detection], boxes: Tensor) -> Plan:
-        """Return what is asked: each detection by its matched raw predictions, or the classes by all raw predictions."""
-        return (
-            self._plan_classes(detections)
-            if self.settings.use_old_target_method
-            else self._plan_each(detections, boxes)
-        )
-
-    def _plan_each(self, detections: list[Detection], boxes: Tensor) -> Plan:
-        """Ask for the score of each detection with a box (D, 4) in input pixels."""
-        questions = [
-            Question(index, self._layers_of(detection), self._group(detection.class_index))
-            for index, detection in enumerate(detections)
-        ]
-        classes = [detection.class_index for detection in detections]
-        make, items = TARGETS[self.method.target], self.settings.backprop_array
-
-        def target(seen: Recording, view: View) -> Target:
-            return make(seen.raw, view.boxes(boxes, seen.image.shape[3]), classes, items)
-
-        return Plan(questions, questions, target)
-
-    def _plan_classes(self, detections: list[Detection]) -> Plan:
-        """Ask for the sum of all raw probabilities of the chosen classes, together or class by class."""
-        found = sorted({detection.class_index for detection in detections})
-        groups = [[index] for index in found] if self.settings.backward_per_class else [sorted(self.chosen)]
-        questions = [
-            Question(number, layers, self._group(group[0]))
-            for number, group in enumerate(groups)
-            for layers in dict.fromkeys(self.layers)
-        ]
-        number_of = {index: number for number, group in enumerate(groups) for index in group}
-        by_number = {(question.index, question.layers): question for question in questions}
-        of_detection = [by_number[number_of[d.class_index], self._layers_of(d)] for d in detections]
-        return Plan(questions, of_detection, lambda seen, view: classes_target(groups))
-
-    def _group(self, class_index: int) -> int | None:
-        """Return which map a class adds to."""
-        return class_index if self.settings.backward_per_class else None
-
-    def _layers_of(self, detection: Detection) -> tuple[str, ...]:
-        """Return the names of the layers that a detection is read from."""
-        return self.layers[detection.level]
+        _, layers, with_graph = self.sight
+        return self.network.record(image, layers, with_graph)
 
     def _look(self, recording: Recording, plan: Plan, letterbox: Letterbox) -> Look:
         """Answer the questions from the recorded pass, or from it and other views of the image."""
@@ -123,7 +124,7 @@ class Explainer:
             seen = self._record(view.image(recording.image)) if number else recording
             target = plan.target(seen, view)
             evidence = self.evidence(self.network, seen, target, at_head=self.at_head)
-            looks.append(look(CamReader(self.formula, self.method.merge, evidence, letterbox), plan.questions))
+            looks.append(look(CamReader(self.formula, self.merge, evidence, letterbox), plan.questions))
         return smooth(looks, self.views, letterbox)
 
     def _explain_one(
@@ -131,58 +132,66 @@ class Explainer:
     ) -> DetectionExplanation:
         """Return the explanation of one detection from the answer to its question."""
         layers, cams = self._shown(question.layers), answer.cams[question]
-        note = ""
+        empty = ""
+        place = "" if layers == (PREDICTIONS,) else f" layer {' '.join(layers)}"
         if question in answer.reasons:
-            reason = f"{answer.reasons[question]} layer {' '.join(layers)}"
-            note = f"a stride-{detection.stride} detection {reason}; try --layer auto"
+            kind = "detection" if detection.was_found else "box"
+            advice = f"{place}; try --layer auto" if place else ""
+            empty = f"a stride-{detection.stride or 'unknown'} {kind} {answer.reasons[question]}{advice}"
         elif not any((cam > 0).any() for cam in cams):
-            note = f"nothing at layer {' '.join(layers)} speaks for it by {self.settings.method}"
-        return DetectionExplanation(detection, layers, answer.scores[question.index], cams, letterbox, note)
+            empty = f"nothing{place and f' at{place}'} speaks for it by {self.settings.method}"
+        note = "; ".join(filter(None, (empty, detection.remark)))
+        score, signed = answer.scores[question.index], self.settings.signed
+        return DetectionExplanation(
+            detection, layers, score, cams, letterbox, note, signed, keep_only_topk=self.settings.keep_only_topk
+        )
 
     def _shown(self, layers: tuple[str, ...]) -> tuple[str, ...]:
         """Return how layers are named in an answer."""
         return ("biases",) if self.method.reads == "biases" else layers
 
-    def _heatmaps(self, answer: Look, letterbox: Letterbox) -> dict[int | None, np.ndarray]:
-        """Return the heatmap of each group. Where its layers differ, each pixel shows the hottest of their maps."""
-        return {
-            group: keep_hottest(
-                hottest([heatmap_of(list(cams), letterbox) for cams in maps], letterbox.image_size),
-                self.settings.keep_only_topk,
-            )
-            for group, maps in answer.totals.items()
-        }
-
     def _answer(
         self,
         image_rgb: np.ndarray,
+        asked: Asked,
         explained: list[DetectionExplanation],
-        heatmaps: dict[int | None, np.ndarray],
+        answer: Look,
+        letterbox: Letterbox,
     ) -> Explanation:
-        """Return the answer: the combined heatmap, those of the classes if asked for, and why a map is empty."""
+        """Return the answer: the combined map, those of the classes and scales if asked for, and why a map is empty."""
         names = self.network.names
-        heatmap = hottest(list(heatmaps.values()), image_rgb.shape[:2])
+        maps = maps_together(answer.totals, letterbox, self.settings)
+        if self.settings.renormalize:
+            explained, maps = renormalise(explained, image_rgb.shape[:2], self.settings)
+        strides = [level.stride for level in self.network.levels] if self.settings.scales else []
+        nothing = np.zeros(image_rgb.shape[:2], dtype=np.float32)
         return Explanation(
             image_rgb,
-            heatmap,
+            maps.heatmap,
             tuple(explained),
             self.settings.method,
             self.settings.backprop_array,
-            {names[group]: entry for group, entry in heatmaps.items() if group is not None},
-            tuple(self._notes(explained, heatmap)),
+            per_class={names[index]: entry for index, entry in maps.per_class.items()},
+            notes=(*self._notes(asked, explained, maps.heatmap), *filter(None, [answer.note])),
+            signed=maps.signed,
+            per_scale={stride: maps.per_scale.get(stride, nothing) for stride in strides},
         )
 
-    def _notes(self, explained: list[DetectionExplanation], heatmap: np.ndarray) -> list[str]:
+    def _notes(self, asked: Asked, explained: list[DetectionExplanation], heatmap: np.ndarray) -> list[str]:
         """Return why there is nothing to see, one sentence each."""
-        notes = list(dict.fromkeys(entry.note for entry in explained if entry.note))
+        notes = list(dict.fromkeys(entry.note for entry in explained if entry.note != entry.detection.remark))
         if not explained:
-            names = self.network.names
-            every = len(self.chosen) == len(names)
-            wanted = "detection" if every else " or ".join(names[index] for index in sorted(self.chosen))
-            notes.append(f"no {wanted} above confidence {self.settings.conf_thres}")
+            notes.append("no box was given" if asked.boxes is not None else self._nothing_found())
         elif not heatmap.any() and not notes:
             notes.append("the evidence of the detections cancels out")
         return notes
+
+    def _nothing_found(self) -> str:
+        """Return how a sentence says that nothing was detected."""
+        names = self.network.names
+        every = len(self.chosen) == len(names)
+        wanted = "detection" if every else " or ".join(names[index] for index in sorted(self.chosen))
+        return f"no {wanted} above confidence {self.settings.conf_thres}"
 
 
 def chosen_classes(names: dict[int, str], settings: Settings) -> set[int]:

@@ -1,14 +1,13 @@
 """Explain what a YOLOv5 model detects, and why.
 
 python explainer/explainer.py --weights best.pt --source img.jpg --method GradCAM
+python explainer/explainer.py  # the bundled demo
 """
 
 import sys
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
 
@@ -20,17 +19,6 @@ if not __package__:
 
 from explainer.errors import UnreadableImageError, UsageError  # noqa: E402
 from explainer.options import Options, build_options, build_parser, keyword_signature  # noqa: E402
-
-
-@dataclass
-class Tally:
-    """What a run has done so far: the last picture, images explained and skipped, seconds spent explaining and saving."""
-
-    image_rgb: np.ndarray | None = None
-    explained: int = 0
-    skipped: int = 0
-    explaining: float = 0.0
-    saving: float = 0.0
 
 
 def run(**options) -> np.ndarray:
@@ -49,95 +37,76 @@ def run(**options) -> np.ndarray:
 run.__signature__ = keyword_signature()
 
 
-def explain_source(options: Options) -> Tally:
-    """Explain every image of the source: open what is needed, then explain, draw and save one image after the other."""
-    from explainer.results import Results, free_folder
-    from explainer.sources import Source, Unreadable
-    from explainer.weights import check_weights, open_model
+def explain_source(options: Options):
+    """Explain every image of the source and return the tally: open what is needed, then explain, draw and save them."""
+    from explainer.overlapping import WriteBehind, without_collecting
 
-    check_weights(options.weights)
-    if options.view_img:
-        check_display()
-    source = Source(options.source, options.vid_stride)
-    folder = free_folder(options.project, options.name, options.exist_ok)
+    with without_collecting():
+        from explainer.opening import open_run
+        from explainer.reporting import Tally, log_closing, log_skipped, log_suspects
+        from explainer.results import Results
+        from explainer.sources import Unreadable
+        from explainer.suspects import Suspects
 
-    from explainer.explain import Explainer
-
-    model = open_model(
-        options.weights, device=options.device, half=options.half, data=options.data, trust=options.trust
-    )
-    explainer = Explainer(model, **options.settings)
-    tally = Tally()
-    with closing(source), Results(folder) as results, progress(source) as frames:
+        job, tally = open_run(options), Tally(suspects=Suspects(options.suspects))
+    with closing(job.source), Results(job.folder) as results, WriteBehind() as writing, progress(job.source) as frames:
         for frame in frames:
-            if isinstance(frame, Unreadable):
-                skip(frame, tally)
+            answer = frame if isinstance(frame, Unreadable) else explain_frame(frame, job, tally, options.verbose)
+            if isinstance(answer, Unreadable):
+                log_skipped(answer, tally)
                 continue
-            explain_frame(frame, explainer, results, options, tally)
-    log_closing(tally, folder)
+            saving = writing.do(save, frame, answer, results, options, tally)
+            if options.view_img:
+                show(frame, saving.result())
+    if tally.suspects.kept:
+        log_suspects(tally.suspects)
+        results.save_overview("suspects", tally.suspects.sheet)
+    log_closing(tally, job.folder, judged=bool(job.questions.labels))
     return tally
 
 
-def explain_frame(frame, explainer, results, options: Options, tally: Tally) -> None:
-    """Explain one image, then draw, save and show it."""
+def explain_frame(frame, job, tally, verbose: bool):
+    """Explain one image and return the answer, or Unreadable where it is too narrow to be looked at."""
+    from explainer.reporting import log_frame
     from explainer.sources import Unreadable
 
     started = perf_counter()
     try:
-        explanation = explainer(frame.image_rgb)
+        answer = job.explainer(frame.image_rgb, **job.questions.about(frame))
     except UnreadableImageError as error:
-        skip(Unreadable(frame.path, str(error)), tally)
-        return
-    explained = perf_counter()
-    tally.image_rgb = save(frame, explanation, results, options)
-    tally.explained += 1
-    tally.explaining += explained - started
-    tally.saving += perf_counter() - explained
-    log_frame(frame, explanation, explained - started, options.verbose)
-    if options.view_img:
-        show(frame, tally.image_rgb)
+        return Unreadable(frame.path, str(error))
+    seconds = perf_counter() - started
+    tally.add(answer, seconds)
+    log_frame(frame, answer, seconds, verbose)
+    return answer
 
 
-def save(frame, explanation, results, options: Options) -> np.ndarray:
+def save(frame, answer, results, options: Options, tally) -> np.ndarray:
     """Write the rows and pictures of one image and return its overlay, RGB."""
     from explainer.drawing import Style
 
+    started = perf_counter()
     style = Style(
         line_thickness=options.line_thickness,
         hide_labels=options.hide_labels,
         hide_conf=options.hide_conf,
         crop=options.crop,
+        colormap=options.colormap,
+        alpha=options.alpha,
     )
-    results.add_rows(frame, explanation)
-    picture = explanation.overlay(style)
+    rows = list(answer.rows())
+    results.add_rows(frame, rows)
+    tally.suspects.add(frame, answer, rows)
+    picture = tally.image_rgb = answer.overlay(style)
     if not options.nosave:
         results.save(frame, picture)
-        for name, further in further_pictures(explanation, style, options.per_detection):
-            results.save_beside(frame, name, further)
+        for names, further in answer.further_pictures(style, options.per_detection):
+            results.save_beside(frame, names, further)
     if options.save_npz:
-        results.save_arrays(frame, explanation)
+        for names, arrays in answer.raw_maps():
+            results.save_arrays(frame, names, arrays)
+    tally.saving += perf_counter() - started
     return picture
-
-
-def further_pictures(explanation, style, per_detection: bool) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the name and the picture of each class and each detection of an image, one at a time."""
-    from explainer.sheets import contact_sheet, detection_overlays
-
-    for name in explanation.per_class:
-        yield name, explanation.overlay(style, name)
-    if per_detection:
-        overlays = detection_overlays(explanation, style)
-        for index, (entry, (_, picture)) in enumerate(zip(explanation.detections, overlays, strict=True)):
-            yield f"{index}_{entry.detection.name}_{entry.detection.confidence:.2f}", picture
-        yield "sheet", contact_sheet(explanation, style)
-
-
-def check_display() -> None:
-    """Raise UsageError where no window can be opened."""
-    from utils.general import check_imshow
-
-    if not check_imshow(warn=False):
-        raise UsageError("--view-img needs a display and an OpenCV with windows; leave it out, the pictures are saved")
 
 
 def show(frame, picture_rgb: np.ndarray) -> None:
@@ -150,56 +119,24 @@ def show(frame, picture_rgb: np.ndarray) -> None:
 
 @contextmanager
 def progress(source) -> Iterator:
-    """Give the source's frames under a bar that log lines do not tear, where there is a terminal and more than one file."""
+    """Give the source's frames under a bar that log lines do not tear, where there is a terminal and more than one frame.
+
+    Files are read ahead; the frames of a stream are not, so that they are shown when they are seen.
+    """
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from explainer.overlapping import read_ahead
     from utils.general import LOGGER
 
-    several = source.length is not None and source.length > 1
+    total = source.count_frames()
+    several = total is not None and total > 1
     with (
+        nullcontext(source) if source.is_stream else closing(read_ahead(source)) as frames,
         logging_redirect_tqdm([LOGGER]),
-        tqdm(source, total=source.length, unit="image", disable=None if several else True) as frames,
+        tqdm(frames, total=total, unit="image", disable=None if several else True) as shown,
     ):
-        yield frames
-
-
-def skip(unreadable, tally: Tally) -> None:
-    """Report and count one file that could not be explained."""
-    from utils.general import LOGGER
-
-    LOGGER.warning(f"WARNING ⚠️ skipped {unreadable.path}: {unreadable.reason}")
-    tally.skipped += 1
-
-
-def log_frame(frame, explanation, seconds: float, verbose: bool) -> None:
-    """Log one line per image as detect.py does, why a map is empty, and each detection where it is asked for."""
-    from utils.general import LOGGER
-
-    counts = Counter(entry.detection.name for entry in explanation.detections)
-    found = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items()) or "(no detections)"
-    height, width = explanation.image_rgb.shape[:2]
-    LOGGER.info(f"{frame.caption}{height}x{width} {found}, {seconds * 1e3:.1f}ms")
-    for note in explanation.notes:
-        LOGGER.info(f"  {frame.path.name}: {note}")
-    if verbose:
-        for entry in explanation.detections:
-            LOGGER.info(
-                f"  {entry.detection.name} {entry.detection.confidence:.2f}: stride {entry.detection.stride}, "
-                f"layer {' '.join(entry.layers)}, score {entry.score:.4g}"
-            )
-
-
-def log_closing(tally: Tally, folder: Path) -> None:
-    """Log where the results are and how long an image took."""
-    from utils.general import LOGGER
-
-    if tally.explained:
-        explaining, saving = (1e3 * seconds / tally.explained for seconds in (tally.explaining, tally.saving))
-        LOGGER.info(f"Speed: {explaining:.1f}ms explain, {saving:.1f}ms draw and save per image")
-    if tally.skipped:
-        LOGGER.warning(f"WARNING ⚠️ {tally.skipped} of {tally.skipped + tally.explained} images skipped")
-    LOGGER.info(f"Results saved to {folder}")
+        yield shown
 
 
 def parse_opt(arguments: list[str] | None = None) -> Namespace:

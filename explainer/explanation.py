@@ -1,27 +1,52 @@
 """The answer: what was detected in one image, and what in the image speaks for it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from explainer.drawing import Style, draw_boxes, paint
-from explainer.maps import Letterbox, energy_in_box, heatmap_of, peak
+from explainer.maps import Letterbox, heatmap_of, keep_hottest, only_in_box, peak, pixels_in_box
+from explainer.metrics import enrichment, peak_inside, share_inside
+from explainer.presentable import Presentable, as_png
+from explainer.raw_maps import raw_arrays
+from explainer.sheets import Miniature, resized, sheet
+from explainer.signed import keep_strongest, signed_map_of
+
+# What became of a box: the first three where the labels of the image are known, the last for one that the user gave.
+HIT, FALSE_ALARM, MISS, GIVEN = "hit", "false alarm", "miss", "given"
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One detected object: box in image pixels, confidence 0..1, class, and where it came from.
+    """One detected object, or a box that was asked about: box in image pixels, confidence 0..1, class, where it came from.
 
-    `level` is the number of the head input, `stride` its pixels per cell, `row` the index of the raw prediction.
+    `level` is the number of the head input, `stride` its pixels per cell, `row` the index of the raw prediction. The stride
+    is None where an exported model does not tell.
+    `outcome` is "hit", "false alarm" or "miss" where labels are known, "given" for a box that the user gave, else "".
+    A miss and a given box were not detected: their confidence is the one that the model gives that box and class, and
+    `remark` says why it can hardly be more, where the raw predictions around the box do.
     """
 
     xyxy: np.ndarray
     confidence: float
     class_index: int
     name: str
-    stride: int
+    stride: int | None
     level: int
     row: int
+    outcome: str = ""
+    remark: str = ""
+
+    @property
+    def was_found(self) -> bool:
+        """Whether the model detected it, so that it is no box of the user's."""
+        return self.outcome not in (MISS, GIVEN)
+
+    @property
+    def caption(self) -> str:
+        """What is written on its box: the class, and that it was missed."""
+        return f"miss: {self.name}" if self.outcome == MISS else self.name
 
 
 @dataclass(frozen=True)
@@ -30,21 +55,28 @@ class Measures:
 
     energy_in_box  share of the heatmap's sum inside the box, 0..1
     peak           pixel (x, y) of the heatmap's highest value
+    enrichment     energy_in_box divided by the box's share of the image: 1 is what an even map has
+    peak_in_box    whether the peak lies inside the box
     """
 
     energy_in_box: float | None
     peak: tuple[int, int] | None
+    enrichment: float | None
+    peak_in_box: bool | None
 
 
 @dataclass(frozen=True)
 class DetectionExplanation:
-    """Why one detection is there.
+    """Why one detection is there, or why not.
 
     detection  what is explained
     layers     the names of the layers that the map was read from
-    score      the logarithm of the explained value, summed over the items
+    score      the logarithm of the explained value, summed over the items; for black-box methods the similarity, 0..1
     cams       one float32 map (h, w) per layer, in cells of that layer over the letterboxed input; may be negative
-    note       why the map is empty, or ""
+    note       why the map is empty, or what is remarkable about a given box, or ""
+    has_sign   whether what speaks against it was asked for, too
+    renormalised    whether its heatmap is scaled inside the detection's box and blank outside
+    keep_only_topk  how many percent of the heatmap's pixels keep their value, the hottest ones
     """
 
     detection: Detection
@@ -53,16 +85,48 @@ class DetectionExplanation:
     cams: tuple[np.ndarray, ...]
     letterbox: Letterbox
     note: str = ""
+    has_sign: bool = False
+    renormalised: bool = False
+    keep_only_topk: float = 100
 
     @property
     def heatmap(self) -> np.ndarray:
         """The heatmap of this detection: float32 (H, W) in 0..1 at the size of the original image."""
-        return heatmap_of(list(self.cams), self.letterbox)
+        heatmap = self.heatmap_at(self.letterbox.image_size)
+        if self.renormalised:
+            heatmap = only_in_box(heatmap, self.detection.xyxy)
+        return keep_hottest(heatmap, self.keep_only_topk)
+
+    def heatmap_at(self, size: tuple[int, int]) -> np.ndarray:
+        """Return the heatmap at a size (height, width), before it is renormalised and before any pixel is left out."""
+        return heatmap_of(list(self.cams), replace(self.letterbox, image_size=size))
+
+    def shown_at(self, size: tuple[int, int]) -> np.ndarray:
+        """Return the map that pictures show, at a size (height, width): with its sign where that was asked for."""
+        if self.renormalised:
+            # A small box may hold no pixel at all of a small picture.
+            return resized(self.heatmap, size)
+        if self.has_sign:
+            signed = signed_map_of(list(self.cams), replace(self.letterbox, image_size=size))
+            return keep_strongest(signed, self.keep_only_topk)
+        return keep_hottest(self.heatmap_at(size), self.keep_only_topk)
+
+    @property
+    def title(self) -> str:
+        """What a picture of this explanation is called."""
+        found = self.detection
+        return f"{found.caption} {found.confidence:.2f}, stride {found.stride or 'unknown'}"
+
+    @property
+    def signed(self) -> np.ndarray | None:
+        """The map with its sign: float32 (H, W) in -1..1, positive for and negative against; None unless asked for."""
+        return signed_map_of(list(self.cams), self.letterbox) if self.has_sign else None
 
     def measured(self) -> Measures:
-        """Return how the heatmap lies with respect to the detection's box."""
-        heatmap = self.heatmap
-        return Measures(energy_in_box(heatmap, self.detection.xyxy), peak(heatmap))
+        """Return how the heatmap, as `heatmap_at` gives it, lies with respect to the detection's box."""
+        heatmap = self.heatmap_at(self.letterbox.image_size)
+        box = pixels_in_box(self.detection.xyxy, heatmap.shape)
+        return Measures(share_inside(heatmap, box), peak(heatmap), enrichment(heatmap, box), peak_inside(heatmap, box))
 
     def row(self) -> dict[str, object]:
         """Return what is known about this detection by column name; None where the heatmap is empty."""
@@ -83,19 +147,27 @@ class DetectionExplanation:
             "energy_in_box": measured.energy_in_box,
             "peak_x": peak_x,
             "peak_y": peak_y,
+            "enrichment": measured.enrichment,
+            "peak_in_box": measured.peak_in_box,
+            "outcome": found.outcome,
             "note": self.note,
         }
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Presentable):
     """The answer for one image.
 
     image_rgb   the original image, uint8 (H, W, 3)
     heatmap     float32 (H, W) in 0..1: what speaks for the explained detections; zero everywhere if nothing does
-    detections  one entry per explained detection, highest confidence first
+    detections  one entry per explained detection, highest confidence first; misses after them, given boxes as given
     per_class   the heatmap of each class by name; empty unless it was asked for
-    notes       why there is nothing to see, one sentence each; empty when there is
+    notes       why there is nothing to see, one sentence each, and of black-box methods how many masks they took
+    model       the name of the model, where there are several
+    signed      float32 (H, W) in -1..1: what speaks for them and, negative, against; None unless it was asked for
+    per_scale   by stride, the heatmap of what comes from each input of the head; empty unless it was asked for
+
+    Where `signed` was asked for, the maps of classes and scales have a sign as well.
     """
 
     image_rgb: np.ndarray
@@ -105,11 +177,15 @@ class Explanation:
     items: tuple[str, ...]
     per_class: dict[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    signed: np.ndarray | None = None
+    per_scale: dict[int, np.ndarray] = field(default_factory=dict)
+    model: str = ""
 
     def __post_init__(self):
         if self.image_rgb.dtype != np.uint8 or self.image_rgb.ndim != 3 or self.image_rgb.shape[2] != 3:
             raise ValueError(f"image_rgb is {self.image_rgb.dtype} {self.image_rgb.shape}, not uint8 (H, W, 3)")
-        for name, heatmap in {"all": self.heatmap, **self.per_class}.items():
+        signed = {} if self.signed is None else {"signed": self.signed}
+        for name, heatmap in {"all": self.heatmap, **signed, **self.per_class, **self.per_scale}.items():
             if heatmap.shape != self.image_rgb.shape[:2] or heatmap.dtype != np.float32:
                 raise ValueError(f"heatmap '{name}' is {heatmap.dtype} {heatmap.shape} for {self.image_rgb.shape[:2]}")
 
@@ -119,21 +195,118 @@ class Explanation:
         class_name: show the map and the boxes of this class alone; it must be one of `per_class`.
         """
         style = style or Style()
-        detections, heatmap = [entry.detection for entry in self.detections], self.heatmap
+        detections, shown = [entry.detection for entry in self.detections], self.shown
         if class_name is not None:
             detections = [found for found in detections if found.name == class_name]
-            heatmap = self.per_class[class_name]
-        return draw_boxes(paint(self.image_rgb, heatmap, style), detections, style)
+            shown = self.per_class[class_name]
+        return draw_boxes(paint(self.image_rgb, shown, style, has_sign=self.has_sign), detections, style)
 
-    def pandas(self):
-        """Return one row per detection as a DataFrame, with the columns of explanations.csv that concern one image."""
-        import pandas as pd
+    @property
+    def has_sign(self) -> bool:
+        """Whether pictures show what speaks against the detections, too."""
+        return self.signed is not None
 
-        rows = [{"method": self.method, "item": "+".join(self.items), **entry.row()} for entry in self.detections]
-        return pd.DataFrame(rows)
+    @property
+    def shown(self) -> np.ndarray:
+        """The map that pictures show: the one with a sign where that was asked for, else the heatmap."""
+        return self.heatmap if self.signed is None else self.signed
+
+    @property
+    def per_detection(self) -> "Overlays":
+        """The overlay of each detection by itself, RGB uint8 (H, W, 3), drawn when it is asked for."""
+        return Overlays(self, Style())
+
+    @property
+    def found(self) -> dict[str, list[Detection]]:
+        """What the model detected, by its name."""
+        return {self.model: [entry.detection for entry in self.detections]}
+
+    @property
+    def explanations(self) -> tuple["Explanation"]:
+        """This one; a comparison has several."""
+        return (self,)
+
+    def overlay_of(self, index: int, style: Style | None = None) -> np.ndarray:
+        """Return the photograph under the heatmap of one detection, with its box, RGB uint8 (H, W, 3)."""
+        style, entry = style or Style(), self.detections[index]
+        shown = entry.shown_at(self.image_rgb.shape[:2])
+        return draw_boxes(paint(self.image_rgb, shown, style, has_sign=entry.has_sign), [entry.detection], style)
+
+    def contact_sheet(self, style: Style | None = None) -> np.ndarray:
+        """Return small pictures on one sheet: the photograph with boxes, the whole heatmap, then each detection's own."""
+        style, found = style or Style(), [entry.detection for entry in self.detections]
+        small = Miniature(self.image_rgb, len(found) + 2, style, self.has_sign)
+        tiles = [
+            small.with_boxes("detections", found),
+            small.with_map(f"{self.method}, all detections", self.shown, found, "; ".join(self.notes)),
+        ]
+        tiles += [
+            small.with_map(entry.title, entry.shown_at(small.size), [entry.detection], entry.note)
+            for entry in self.detections
+        ]
+        return sheet(tiles, scale=small.scale)
+
+    def scales_sheet(self, style: Style | None = None) -> np.ndarray:
+        """Return small pictures in a row: the photograph with boxes, then the map of what comes from each stride."""
+        style, found = style or Style(), [entry.detection for entry in self.detections]
+        small = Miniature(self.image_rgb, len(self.per_scale) + 1, style, self.has_sign)
+        tiles = [small.with_boxes("all scales", found)]
+        for stride, shown in self.per_scale.items():
+            here = [entry for entry in self.detections if entry.detection.stride == stride]
+            title, boxes = f"stride {stride}: {self.what_is_at(stride)}", [entry.detection for entry in here]
+            remarks = dict.fromkeys(entry.note for entry in here if entry.note)
+            tiles.append(small.with_map(title, shown, boxes, "; ".join(remarks)))
+        return sheet(tiles, columns=len(tiles), scale=small.scale)
+
+    def what_is_at(self, stride: int) -> str:
+        """Return in words what was explained of one stride."""
+        here = [entry.detection.was_found for entry in self.detections if entry.detection.stride == stride]
+        words = {True: ("detection", "detections"), False: ("box", "boxes")}
+        if here:
+            counts = [(here.count(kind), words[kind]) for kind in words if kind in here]
+            return ", ".join(f"{count} {several if count > 1 else one}" for count, (one, several) in counts)
+        if self.per_scale[stride].any():
+            return "all predictions"
+        return "no box" if any(entry.detection.outcome == GIVEN for entry in self.detections) else "no detection"
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        """Yield the rows of the table; one without a class, whose note says why, where nothing was detected."""
+        common = {"model": self.model, "method": self.method, "item": "+".join(self.items)}
+        for entry in self.detections:
+            yield common | entry.row()
+        if not self.detections:
+            yield common | {"note": "; ".join(self.notes)}
+
+    def further_pictures(self, style: Style, per_detection: bool) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+        """Yield names and pictures, one at a time: each class and the scales if asked for, each detection, a sheet of all."""
+        for name in self.per_class:
+            yield (name,), self.overlay(style, name)
+        if self.per_scale:
+            yield ("scales",), self.scales_sheet(style)
+        if per_detection:
+            for entry, picture in zip(enumerate(self.detections), Overlays(self, style), strict=True):
+                index, found = entry[0], entry[1].detection
+                yield (f"{index}_{found.name}_{found.confidence:.2f}",), picture
+            yield ("sheet",), self.contact_sheet(style)
+
+    def raw_maps(self) -> Iterator[tuple[tuple[str, ...], dict[str, np.ndarray]]]:
+        """Yield the raw maps, in cells of their layers, as `explainer.raw_maps` lists them."""
+        yield ("maps",), raw_arrays(self.heatmap, self.detections)
+
+
+@dataclass(frozen=True)
+class Overlays(Sequence):
+    """The overlays of an explanation's detections, RGB uint8 (H, W, 3). One exists only while it is looked at."""
+
+    explanation: Explanation
+    style: Style
+
+    def __len__(self) -> int:
+        return len(self.explanation.detections)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.explanation.overlay_of(index, self.style)
 
     def _repr_png_(self) -> bytes:
-        """Return the overlay as a notebook shows it."""
-        import cv2
-
-        return cv2.imencode(".png", self.overlay()[..., ::-1])[1].tobytes()
+        """Return the contact sheet as a notebook shows it."""
+        return as_png(self.explanation.contact_sheet(self.style))

@@ -18,6 +18,9 @@ Projection = Callable[[np.ndarray], np.ndarray]
 # The kernel matrix of KPCA_CAM holds the square of it.
 CELLS_IN_KERNEL = 6400
 
+# How far ODAM smooths gradients: the standard deviation of its Gaussian, in cells of the layer.
+SMOOTHING_CELLS = 1.0
+
 
 def from_library(name: str) -> Callable[[], Contributions]:
     """Return the loader of the contributions by the pytorch_grad_cam class called `name`."""
@@ -77,6 +80,70 @@ def absolute_gradient_times_activation() -> Contributions:
 def absolute_product() -> Contributions:
     """Return the size of the product of factor and gradient, cell by cell."""
     return lambda factors, gradients: np.abs(factors * gradients)[0]
+
+
+def smoothed_gradient_times_activation() -> Contributions:
+    """Return the product of the locally smoothed gradients (I, C, h, w) and the activation, cell by cell: (I, C, h, w)."""
+
+    def contributions(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+        return smoothed(gradients) * activations
+
+    return contributions
+
+
+def weighted_by_mean_where_it_matters() -> Contributions:
+    """Return the channels weighted by their mean gradient, and each cell of them by the size of its own gradient.
+
+    SSGrad-CAM: mean(G) A S, where S = |G| / max |G| is the space map of the channel.
+    """
+
+    def contributions(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+        return (gradients.mean(axis=(2, 3), keepdims=True) * activations * space_map(gradients))[0]
+
+    return contributions
+
+
+def weighted_by_region_where_it_matters() -> Contributions:
+    """Return the channels weighted as in Grad-CAM++ with the object's region, each cell by the size of its own gradient.
+
+    SSGrad-CAM++: w A S with the space map S of SSGrad-CAM, w = sum(a max(G, 0)) and a = G^2 / (2 G^2 M + sum(A M) G^3),
+    where M is 1 in the region and 0 elsewhere. The evidence (2, C, h, w) is G and M.
+    """
+
+    def contributions(activations: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+        gradients, region = evidence[:1], evidence[1:] > 0
+        in_region = (activations * region).sum(axis=(2, 3), keepdims=True)
+        squared = gradients**2
+        # The constant of pytorch_grad_cam's Grad-CAM++.
+        alpha = squared / (2 * squared * region + in_region * gradients**3 + 1e-6)
+        weights = (alpha * np.maximum(gradients, 0)).sum(axis=(2, 3), keepdims=True)
+        return (weights * activations * space_map(gradients))[0]
+
+    return contributions
+
+
+def space_map(gradients: np.ndarray) -> np.ndarray:
+    """Return the size of gradients (1, C, h, w) as a share of the largest of their channel, 0..1."""
+    sizes = np.abs(gradients)
+    return sizes / np.maximum(sizes.max(axis=(2, 3), keepdims=True), np.finfo(np.float32).tiny)
+
+
+def smoothed(gradients: np.ndarray) -> np.ndarray:
+    """Return gradients (I, C, h, w) under a Gaussian of one cell's standard deviation; beyond the edge they are zero."""
+    import cv2
+
+    flat = gradients.reshape(-1, *gradients.shape[2:])
+    soft = [cv2.GaussianBlur(gradient, (0, 0), SMOOTHING_CELLS, borderType=cv2.BORDER_CONSTANT) for gradient in flat]
+    return np.stack(soft).reshape(gradients.shape)
+
+
+def strongest(contributions: np.ndarray) -> np.ndarray:
+    """Return the largest value at each cell of the maps of several items (I, C, h, w), each scaled to at most 1."""
+    maps = contributions.sum(axis=1)
+    if len(maps) > 1:
+        maps = np.maximum(maps, 0)
+        maps /= np.maximum(maps.max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny)
+    return maps.max(axis=0)
 
 
 def added_up(contributions: np.ndarray) -> np.ndarray:

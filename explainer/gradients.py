@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from explainer.heads import CellHead, Cells, Target, WholeHead, head_for
+from explainer.heads import CellHead, Target, WholeHead, head_for
 from explainer.network import Network, Recording
 
 HeadGradient = list[Tensor | None]
@@ -15,20 +15,45 @@ class SparseHead:
     scores  (D,) what the target gives
     """
 
-    def __init__(self, head: CellHead, inputs: tuple[Tensor, ...]):
-        self.inputs, self.cells, self.neighbours = inputs, head.cells, head.target.rows.shape[1]
-        features = [tensor.detach().requires_grad_() for tensor in head.select([t.detach() for t in inputs])]
-        with torch.enable_grad():
-            scores = head.scores(features)[0]
-        self.scores = scores.detach()
-        self.gradients = torch.autograd.grad(scores.sum(), features, materialize_grads=True)
+    def __init__(self, head: CellHead, recording: Recording):
+        self.inputs, self.cells, neighbours = recording.head_inputs, head.cells, head.target.rows.shape[1]
+        self.scores, self.gradients = (at_cells if head.target.slopes else at_cells_by_autograd)(head, recording)
+        self.owners = [numbers // neighbours for numbers in self.cells.of_level]
+        self.detections = [set(owner.tolist()) for owner in self.owners]
 
     def at(self, detection: int) -> HeadGradient:
         """Return the gradient (1, C, h, w) of one detection's score at each head input, None where it is zero."""
         return [
-            spread(gradient[0], cells, cells.pair // self.neighbours == detection, tensor)
-            for gradient, cells, tensor in zip(self.gradients, self.cells, self.inputs, strict=True)
+            self._spread(level, detection) if detection in detections else None
+            for level, detections in enumerate(self.detections)
         ]
+
+    def _spread(self, level: int, detection: int) -> Tensor | None:
+        """Return the gradient (1, C, h, w) of a detection at one head input, None if it is zero there."""
+        chosen, like = self.owners[level] == detection, self.inputs[level]
+        gradient = self.gradients[level][chosen]
+        if not gradient.any():
+            return None
+        dense = torch.zeros_like(like, requires_grad=False)
+        cell = self.cells.cell[self.cells.of_level[level][chosen]]
+        dense[0].flatten(1).index_add_(1, cell, gradient.T.to(dense.dtype))
+        return dense
+
+
+def at_cells(head: CellHead, recording: Recording) -> tuple[Tensor, list[Tensor]]:
+    """Return the scores (D,) and their gradients (P, C) at the cells of each head input, by the chain rule written out."""
+    with torch.no_grad():
+        return head.target.of_raw(recording.raw), head.gradients(recording.raw)
+
+
+def at_cells_by_autograd(head: CellHead, recording: Recording) -> tuple[Tensor, list[Tensor]]:
+    """Return the scores (D,) and their gradients (P, C) at the cells of each head input, for any score."""
+    inputs = [tensor.detach() for tensor in recording.head_inputs]
+    features = [tensor.detach().requires_grad_() for tensor in head.select(inputs)]
+    with torch.enable_grad():
+        scores = head.scores(features)[0]
+    gradients = torch.autograd.grad(scores.sum(), features, materialize_grads=True)
+    return scores.detach(), [gradient[0].T for gradient in gradients]
 
 
 class DenseHead:
@@ -46,23 +71,10 @@ class DenseHead:
         return [gradient if gradient is not None and gradient.any() else None for gradient in gradients]
 
 
-def spread(gradient: Tensor, cells: Cells, chosen: Tensor, like: Tensor) -> Tensor | None:
-    """Return the chosen ones of the gradients (C, P) at their cells of a tensor of zeros; None if they are zero as well."""
-    if not chosen.any():
-        return None
-    gradient, y, x = gradient[:, chosen], cells.y[chosen], cells.x[chosen]
-    if not gradient.any():
-        return None
-    dense = torch.zeros_like(like, requires_grad=False)
-    dense[0].flatten(1).index_add_(1, y * like.shape[3] + x, gradient)
-    return dense
-
-
 def head_gradients(network: Network, recording: Recording, target: Target) -> SparseHead | DenseHead:
     """Return the scores of a target and their gradients at the head's inputs."""
     head = head_for(network, recording, target)
-    kind = SparseHead if isinstance(head, CellHead) else DenseHead
-    return kind(head, recording.head_inputs)
+    return SparseHead(head, recording) if isinstance(head, CellHead) else DenseHead(head, recording.head_inputs)
 
 
 def layer_gradients(recording: Recording, head_gradient: HeadGradient, layers: tuple[str, ...]) -> list[Tensor]:

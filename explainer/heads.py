@@ -9,12 +9,13 @@ Both read inputs (B, C, h, w), one for each stride, where B may be 1 for inputs 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from explainer.cells import locate
 from explainer.network import Level, Network, Recording
 
 
@@ -22,26 +23,19 @@ from explainer.network import Level, Network, Recording
 class Target:
     """The scores of D detections, or of other things to be explained in one image.
 
-    rows   (D, k) int64: which raw predictions count; None if all do
-    score  from predictions (..., D, k, 5 + classes) at those rows, or from all (..., N, 5 + classes), to scores (..., D)
+    rows    (D, k) int64: which raw predictions count; None if all do
+    score   from predictions (..., D, k, 5 + classes) at those rows, or from all (..., N, 5 + classes), to scores (..., D)
+    slopes  from predictions (D, k, 5 + classes) at those rows to the gradient of their score, of the same shape; None
+            where it is left to automatic differentiation
     """
 
     rows: Tensor | None
     score: Callable[[Tensor], Tensor]
+    slopes: Callable[[Tensor], Tensor] | None = None
 
     def of_raw(self, raw: Tensor) -> Tensor:
         """Return the scores (..., D) that raw predictions (..., N, 5 + classes) give."""
         return self.score(raw if self.rows is None else raw[..., self.rows, :])
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Where P raw predictions lie in one head input: int64 tensors (P,); `pair` is their number among all that were asked."""
-
-    pair: Tensor
-    anchor: Tensor
-    y: Tensor
-    x: Tensor
 
 
 class CellHead:
@@ -50,27 +44,55 @@ class CellHead:
     def __init__(self, network: Network, inputs: tuple[Tensor, ...], target: Target):
         self.network, self.target = network, target
         self.cells = locate(target.rows.flatten(), network.levels, inputs)
-        self.order = torch.cat([cells.pair for cells in self.cells]).argsort()
 
-    @property
+    @cached_property
     def levels(self) -> list[int]:
         """The numbers of the head inputs that the scores depend on."""
-        return [index for index, cells in enumerate(self.cells) if len(cells.pair)]
+        return [index for index, numbers in enumerate(self.cells.of_level) if len(numbers)]
 
     def select(self, inputs: list[Tensor]) -> list[Tensor]:
         """Return the features (B, C, P) of the cells that count, for each head input."""
-        return [tensor[:, :, cells.y, cells.x] for tensor, cells in zip(inputs, self.cells, strict=True)]
+        cell = self.cells.cell
+        return [
+            tensor.flatten(2)[:, :, cell[numbers]] for tensor, numbers in zip(inputs, self.cells.of_level, strict=True)
+        ]
 
     def predictions(self, features: list[Tensor]) -> Tensor:
         """Return the predictions (B, D, k, 5 + classes) that the head makes from the features of the cells."""
-        parts = zip(self.network.levels, features, self.cells, strict=True)
-        decoded = [decode(level, some, cells) for level, some, cells in parts if len(cells.pair)]
-        together = torch.cat(same_batch(decoded), dim=1)[:, self.order, : self.network.columns]
-        return together.unflatten(1, self.target.rows.shape)
+        parts = [self._probability(index, features[index]) for index in self.levels]
+        order = torch.cat([self.cells.of_level[index] for index in self.levels]).argsort()
+        decoded = self.cells.decode(torch.cat(same_batch(parts), dim=1)[:, order])
+        return decoded.unflatten(1, self.target.rows.shape)
+
+    def _probability(self, index: int, features: Tensor) -> Tensor:
+        """Return the sigmoids (B, P, 5 + classes) of the logits that one head input's features (B, C, P) give."""
+        level, anchor = self.network.levels[index], self.cells.anchor[self.cells.of_level[index]]
+        convolution = level.head.m[level.index]
+        logits = functional.linear(features.mT, convolution.weight.flatten(1), convolution.bias)
+        each = torch.arange(features.shape[2], device=features.device)
+        own = logits.unflatten(2, (level.head.na, level.head.no))[:, each, anchor]
+        return own[..., : self.network.columns].float().sigmoid()
 
     def scores(self, features: list[Tensor]) -> Tensor:
         """Return the scores (B, D) that the features of the cells give."""
         return self.target.score(self.predictions(features))
+
+    def gradients(self, raw: Tensor) -> list[Tensor]:
+        """Return the gradients (P, C) of the scores at the cells of each head input, by the target's own slopes.
+
+        raw: (N, 5 + classes), what the head predicts from these inputs.
+        """
+        predictions = raw[self.target.rows]
+        slopes = self.target.slopes(predictions).flatten(0, 1) * self.cells.slopes(predictions.flatten(0, 1))
+        return [self._through_convolution(index, slopes) for index in range(len(self.network.levels))]
+
+    def _through_convolution(self, index: int, slopes: Tensor) -> Tensor:
+        """Return the gradients (P, C) at one head input's cells, given those at all logits that count, (P, 5 + classes)."""
+        level, numbers = self.network.levels[index], self.cells.of_level[index]
+        logits = slopes.new_zeros(len(numbers), level.head.na, level.head.no)
+        each = torch.arange(len(numbers), device=slopes.device)
+        logits[each, self.cells.anchor[numbers], : slopes.shape[1]] = slopes[numbers]
+        return logits.flatten(1) @ level.head.m[level.index].weight.flatten(1).float()
 
 
 class WholeHead:
@@ -114,44 +136,6 @@ def same_predictions(head: CellHead, recording: Recording) -> bool:
     with torch.no_grad():
         predictions = head.predictions(head.select(recording.head_inputs))[0]
     return torch.allclose(predictions, recording.raw[head.target.rows], rtol=1e-3, atol=1e-3)
-
-
-def locate(rows: Tensor, levels: list[Level], inputs: tuple[Tensor, ...]) -> list[Cells]:
-    """Return for each head input the cells of those raw predictions (P,) that belong to it.
-
-    Raw predictions are ordered by head input, then anchor, then y, then x.
-    """
-    located = []
-    for first, after, tensor in zip(*row_ranges(levels, inputs), inputs, strict=True):
-        height, width = tensor.shape[2:]
-        pair = ((rows >= first) & (rows < after)).nonzero()[:, 0]
-        index = rows[pair] - first
-        located.append(Cells(pair, index // (height * width), index // width % height, index % width))
-    return located
-
-
-def row_ranges(levels: list[Level], inputs: tuple[Tensor, ...]) -> tuple[list[int], list[int]]:
-    """Return the index of the first raw prediction of each head input, and the index after its last one."""
-    counts = [level.head.na * tensor.shape[2] * tensor.shape[3] for level, tensor in zip(levels, inputs, strict=True)]
-    after = list(accumulate(counts))
-    return [end - count for end, count in zip(after, counts, strict=True)], after
-
-
-def decode(level: Level, features: Tensor, cells: Cells) -> Tensor:
-    """Return the predictions (B, P, 5 + classes and more) that a head makes from the features (B, C, P) of single cells.
-
-    Box centre: (2 sigmoid - 0.5 + cell) * stride; size: (2 sigmoid)^2 * anchor; the rest are plain sigmoids.
-    """
-    head = level.head
-    convolution = head.m[level.index]
-    logits = functional.linear(features.mT, convolution.weight.flatten(1), convolution.bias)
-    each = torch.arange(features.shape[2], device=features.device)
-    probability = logits.unflatten(2, (head.na, head.no))[:, each, cells.anchor].float().sigmoid()
-    corner = torch.stack((cells.x, cells.y), dim=1) - 0.5
-    anchor = head.anchors[level.index][cells.anchor].float() * level.stride
-    centre = (probability[..., :2] * 2 + corner) * level.stride
-    size = (probability[..., 2:4] * 2) ** 2 * anchor
-    return torch.cat((centre, size, probability[..., 4:]), dim=2)
 
 
 def same_batch(tensors: list[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The quantities of a detection that can be explained, each one column of the raw predictions.
+"""The quantities of a detection that can be explained, each a column of the raw predictions or a product of columns.
 
 A raw prediction is a row (x, y, w, h, objectness, p_0, p_1, ...): the box's centre and size in input pixels, then
 probabilities in 0..1.
@@ -6,51 +6,22 @@ probabilities in 0..1.
 
 from explainer.errors import unknown
 
+COLUMNS = {"x": 0, "y": 1, "w": 2, "h": 3, "objectness": 4}
+# The probability of the detection's own class c, which stands in column 5 + c.
+OWN_CLASS = "p_c"
 
-def class_probability(read, class_index):
-    """Return p_c: how sure the head is of the class, given that there is an object."""
-    return read(5 + class_index)
-
-
-def confidence(read, class_index):
-    """Return the objectness: how sure the head is that there is an object at all."""
-    return read(4)
-
-
-def class_confidence(read, class_index):
-    """Return objectness times p_c: the confidence that is printed on the box."""
-    return confidence(read, class_index) * class_probability(read, class_index)
-
-
-def x_center(read, class_index):
-    """Return the x coordinate of the box's centre, in input pixels."""
-    return read(0)
-
-
-def y_center(read, class_index):
-    """Return the y coordinate of the box's centre, in input pixels."""
-    return read(1)
-
-
-def width(read, class_index):
-    """Return the width of the box, in input pixels."""
-    return read(2)
-
-
-def height(read, class_index):
-    """Return the height of the box, in input pixels."""
-    return read(3)
-
-
-# Each entry takes `read(column)`, which returns the weighted sum of one column over the matched predictions.
+# class             how sure the head is of the class, given that there is an object
+# confidence        how sure it is that there is an object at all
+# class_confidence  the confidence that is printed on the box
+# the other four    where the box is and how large, in input pixels
 ITEMS = {
-    "class": class_probability,
-    "confidence": confidence,
-    "class_confidence": class_confidence,
-    "x_center": x_center,
-    "y_center": y_center,
-    "width": width,
-    "height": height,
+    "class": (OWN_CLASS,),
+    "confidence": ("objectness",),
+    "class_confidence": ("objectness", OWN_CLASS),
+    "x_center": ("x",),
+    "y_center": ("y",),
+    "width": ("w",),
+    "height": ("h",),
 }
 ITEM_ALIASES = {"x_c": "x_center", "y_c": "y_center", "w": "width", "h": "height"}
 
@@ -61,3 +32,9 @@ def canonical_item(name: str) -> str:
     if full not in ITEMS:
         raise unknown("item", name, [*ITEMS, *ITEM_ALIASES])
     return full
+
+
+def columns_of(items: tuple[str, ...], class_index: int) -> list[int]:
+    """Return the columns whose product the items are, for a detection of one class; twice what two items share."""
+    factors = [factor for item in items for factor in ITEMS[item]]
+    return [5 + class_index if factor == OWN_CLASS else COLUMNS[factor] for factor in factors]

@@ -7,15 +7,18 @@ from torch import nn
 
 from explainer.errors import UsageError, unknown
 from explainer.fullgrad import layers_with_bias
-from explainer.network import Network, head_sources
+from explainer.network import PREDICTIONS, Network, head_sources
 from explainer.structure import ancestors
 
 
 def layers_by_level(network: Network, requested: tuple, reads: str) -> list[tuple[str, ...]]:
     """Return, for each head input, the names of the layers that its detections are read from.
 
-    `requested` is ("auto",) or indices and names; `reads` is the method's wish, "head", "neck", "both" or "biases".
+    `requested` is ("auto",) or indices and names; `reads` is the method's wish, "head", "neck", "both", "biases" or
+    "predictions".
     """
+    if reads == PREDICTIONS:
+        return [(PREDICTIONS,)] * len(network.levels)
     if reads == "biases":
         return [layers_with_bias(network)] * len(network.levels)
     found = []

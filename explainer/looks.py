@@ -14,17 +14,28 @@ from explainer.network import Recording
 
 
 @dataclass(frozen=True)
+class Scale:
+    """The name of the map of all that comes from the head inputs of one stride."""
+
+    stride: int
+
+
+# A map that evidence is added up to: that of a class, of a scale, or None for the one that shows everything.
+Group = int | Scale | None
+
+
+@dataclass(frozen=True)
 class Question:
     """Why one score is what it is.
 
     index   the number of the score in the target
     layers  the names of the layers to read
-    group   the class whose map it adds to; None where one map shows everything
+    groups  the maps that it adds to
     """
 
     index: int
     layers: tuple[str, ...]
-    group: int | None
+    groups: tuple[Group, ...]
 
 
 @dataclass(frozen=True)
@@ -49,12 +60,14 @@ class Look:
     cams       the maps of each question
     reasons    for questions without any evidence: how a sentence says so
     totals     the maps of each group, one entry for each group of layers that its questions were read from
+    note       how the evidence came about, or ""
     """
 
     scores: list[float]
     cams: dict[Question, Cams]
     reasons: dict[Question, str]
-    totals: dict[int | None, list[Cams]]
+    totals: dict[Group, list[Cams]]
+    note: str = ""
 
 
 def look(reader: CamReader, questions: list[Question]) -> Look:
@@ -62,12 +75,13 @@ def look(reader: CamReader, questions: list[Question]) -> Look:
     cams, reasons, sums = {}, {}, {}
     for question in questions:
         evidence = reader.evidence.at(question.index, question.layers)
-        sums.setdefault(question.group, EvidenceSum()).add(question.layers, evidence)
         cams[question] = reader.cams(question.layers, evidence)
+        for group in question.groups:
+            sums.setdefault(group, EvidenceSum()).add(question.layers, evidence, cams[question])
         if evidence is not None and not any(part.any() for part in evidence):
             reasons[question] = reader.evidence.nothing
-    totals = {group: [reader.cams(*entry) for entry in total.by_layers.items()] for group, total in sums.items()}
-    return Look(reader.evidence.scores.tolist(), cams, reasons, totals)
+    totals = {group: total.cams(reader) for group, total in sums.items()}
+    return Look(reader.evidence.scores.tolist(), cams, reasons, totals, reader.evidence.note)
 
 
 @dataclass(frozen=True)
@@ -116,4 +130,5 @@ def smooth(looks: list[Look], views: tuple[View, ...], letterbox: Letterbox) -> 
             group: [mean(list(cams)) for cams in zip(*(each.totals[group] for each in looks), strict=True)]
             for group in first.totals
         },
+        first.note,
     )

@@ -3,6 +3,7 @@
 A map is a float32 array (height, width); a heatmap is a map at the size of the original image with values in 0..1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import ceil
@@ -31,32 +32,61 @@ class Letterbox:
 
     def to_image(self, cam: np.ndarray) -> np.ndarray:
         """Return a map of the whole input, of any size, as a map of the original image: the padding cut off."""
+        return self.enlarge(self.content(cam))
+
+    def content(self, cam: np.ndarray) -> np.ndarray:
+        """Return a map of the whole input, of any size, pixel by pixel of the input, the padding cut off."""
         import cv2
 
         whole = cv2.resize(np.float32(cam), self.input_size[::-1])
         height, width = self.content_size
-        content = whole[self.top : self.top + height, self.left : self.left + width]
+        return whole[self.top : self.top + height, self.left : self.left + width]
+
+    def enlarge(self, content: np.ndarray) -> np.ndarray:
+        """Return a map of the input without its padding as a map of the original image."""
+        import cv2
+
         return cv2.resize(content, self.image_size[::-1])
 
 
 def normalise(cam: np.ndarray, part: np.ndarray | None = None) -> np.ndarray:
     """Shift and scale a float32 map in place, so that it or a part of it spans 0..1; zeros without contrast. Return it."""
     low, high = (cam.min(), cam.max()) if part is None else (part.min(), part.max())
-    if high > low:
-        cam -= low
-        cam /= high - low
-    else:
+    if high - low < np.finfo(np.float32).tiny:
         cam.fill(0)
+        return cam
+    if low:
+        cam -= low
+    # Twice as fast as a division, and never above 1.
+    cam *= 1 / (high - low)
     return cam
 
 
-def heatmap_of(cams: list[np.ndarray], letterbox: Letterbox) -> np.ndarray:
+def heatmap_of(cams: Sequence[np.ndarray], letterbox: Letterbox) -> np.ndarray:
     """Return the heatmap of one or several layers' maps: negative values dropped, each scaled to 0..1, then averaged."""
+    return normalise(letterbox.enlarge(content_of(cams, letterbox)))
+
+
+def heatmap_of_all(several: Sequence[Sequence[np.ndarray]], letterbox: Letterbox) -> np.ndarray:
+    """Return the heatmap that shows, at each pixel, the hottest of what several groups of layers show.
+
+    The groups meet at the size of the input, so that only one map is enlarged to the image.
+    """
+    if len(several) == 1:
+        return heatmap_of(several[0], letterbox)
+    parts = [normalise(content_of(cams, letterbox)) for cams in several]
+    whole = letterbox.enlarge(hottest(parts, letterbox.content_size))
+    highest = whole.max()
+    return whole if highest == 0 else np.divide(whole, highest, out=whole)
+
+
+def content_of(cams: Sequence[np.ndarray], letterbox: Letterbox) -> np.ndarray:
+    """Return the mean of the positive parts of layers' maps as a map of the input without its padding, not yet scaled."""
     positive = [np.maximum(cam, 0) for cam in cams]
     if len(positive) > 1:
         positive = [normalise(cam, cam[letterbox.content_cells(cam.shape)]) for cam in positive]
-    parts = [letterbox.to_image(cam) for cam in positive]
-    return normalise(parts[0] if len(parts) == 1 else np.mean(parts, axis=0, dtype=np.float32))
+    parts = [letterbox.content(cam) for cam in positive]
+    return parts[0] if len(parts) == 1 else np.mean(parts, axis=0, dtype=np.float32)
 
 
 def hottest(heatmaps: list[np.ndarray], image_size: tuple[int, int]) -> np.ndarray:
@@ -80,15 +110,13 @@ def pixels_in_box(xyxy: np.ndarray, image_size: tuple[int, int]) -> tuple[slice,
     return slice(max(y1, 0), min(max(y2, 0), height)), slice(max(x1, 0), min(max(x2, 0), width))
 
 
-def energy_in_box(heatmap: np.ndarray, xyxy: np.ndarray) -> float | None:
-    """Return the share of the heatmap's sum that lies inside the box, 0..1; None for an empty map.
-
-    The energy-based pointing game of Score-CAM, https://arxiv.org/abs/1910.01279.
-    """
-    total = float(heatmap.sum(dtype=np.float64))
-    if total <= 0:
-        return None
-    return float(heatmap[pixels_in_box(xyxy, heatmap.shape)].sum(dtype=np.float64)) / total
+def only_in_box(heatmap: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
+    """Return the heatmap scaled to 0..1 inside a box and zero outside; zeros where it is the same all over the box."""
+    inside = pixels_in_box(xyxy, heatmap.shape)
+    kept = np.zeros_like(heatmap)
+    if kept[inside].size:
+        kept[inside] = normalise(heatmap[inside].copy())
+    return kept
 
 
 def peak(heatmap: np.ndarray) -> tuple[int, int] | None:

@@ -23,8 +23,10 @@ class Method:
 
     `reads` says where `auto` reads: "head" for methods that pool the evidence over the map, and therefore work on the few
     cells that a detection touches at its own Detect input; "neck" for methods that go cell by cell, which shrink to dots
-    there; "both" for one that combines layers; "biases" for one that reads all that have a bias.
-    `merge` says how the maps of several layers become one: "mean", "product" or "sum".
+    there; "both" for one that combines layers; "biases" for one that reads all that have a bias; "predictions" for black-box
+    methods, which read no layer.
+    `merge` says how the maps of several layers become one unless `--fuse` does: "mean", "max", "product" or "sum".
+    `no_sign` says why negative values of the map do not mean that something speaks against; empty where they do.
     """
 
     summary: str
@@ -35,6 +37,12 @@ class Method:
     target: str = "detections"
     project: Projection | None = None
     merge: str = "mean"
+    no_sign: str = ""
+
+    @property
+    def chooses_layers(self) -> bool:
+        """Whether it reads the layers that it is told to."""
+        return self.reads not in ("biases", "predictions")
 
     def formula(self, eigen_smooth: bool) -> Formula:
         """Return the way from activations and evidence to a map."""
@@ -42,6 +50,9 @@ class Method:
         project = self.project or (formulas.principal_projection if eigen_smooth else formulas.added_up)
         return lambda activations, evidence: project(contributions(activations, evidence))
 
+
+POSITIVE_ALONE = "it weighs positive gradients alone"
+ARBITRARY = "the sign of a principal component is arbitrary"
 
 METHODS = {
     "GradCAM": Method(
@@ -53,6 +64,7 @@ METHODS = {
         "Grad-CAM whose weights count each cell by the higher derivatives of the score",
         "https://arxiv.org/abs/1710.11063",
         from_library("GradCAMPlusPlus"),
+        no_sign=POSITIVE_ALONE,
     ),
     "XGradCAM": Method(
         "weights each channel by its gradient times its share of the activation",
@@ -70,17 +82,20 @@ METHODS = {
         "https://ieeexplore.ieee.org/document/9462463",
         from_library("LayerCAM"),
         reads="neck",
+        no_sign=POSITIVE_ALONE,
     ),
     "GradCAMElementWise": Method(
         "gradient times activation, cell by cell, negative products left out",
         "https://github.com/jacobgil/pytorch-grad-cam",
         from_library("GradCAMElementWise"),
         reads="neck",
+        no_sign="it leaves negative products out",
     ),
     "GuidedGradients": Method(
         "weights each channel by the mean of its positive gradients where it is active itself",
         "https://arxiv.org/abs/1412.6806",
         formulas.weighted_by_guided_mean,
+        no_sign=POSITIVE_ALONE,
     ),
     "ShapleyCAM": Method(
         "weights each channel by its mean gradient, less half the curvature of the score along the activations",
@@ -100,6 +115,7 @@ METHODS = {
         from_library("GradCAMPlusPlus"),
         reads="both",
         merge="product",
+        no_sign="it multiplies maps of what speaks for",
     ),
     "FullGrad": Method(
         "gradient times input, and gradient times bias of every layer, by size",
@@ -109,6 +125,33 @@ METHODS = {
         evidence="biases",
         project=formulas.scaled_and_added_up,
         merge="sum",
+        no_sign="it adds up sizes",
+    ),
+    "ODAM": Method(
+        "gradient times activation, cell by cell, with smoothed gradients; of several items each by itself",
+        "https://arxiv.org/abs/2304.06354",
+        formulas.smoothed_gradient_times_activation,
+        reads="neck",
+        evidence="items",
+        target="items",
+        project=formulas.strongest,
+        no_sign="it keeps the strongest of what speaks for each item",
+    ),
+    "SSGradCAM": Method(
+        "Grad-CAM whose channels count where their own gradient is large",
+        "https://doi.org/10.1109/ICIP46576.2022.9897350",
+        formulas.weighted_by_mean_where_it_matters,
+        reads="neck",
+    ),
+    "SSGradCAMPlusPlus": Method(
+        "SSGradCAM with the weights of Grad-CAM++ inside the detected box",
+        "https://openaccess.thecvf.com/content/CVPR2024W/XAI4CV/html/Yamauchi_Spatial_Sensitive_Grad-CAM_"
+        "Improved_Visual_Explanation_for_Object_Detectors_via_Weighted_CVPRW_2024_paper.html",
+        formulas.weighted_by_region_where_it_matters,
+        reads="neck",
+        evidence="region",
+        target="boxes",
+        no_sign=POSITIVE_ALONE,
     ),
     "AblationCAM": Method(
         "weights each channel by how much the score falls without it",
@@ -121,6 +164,7 @@ METHODS = {
         "https://arxiv.org/abs/1910.01279",
         formulas.weighted,
         evidence="masking",
+        no_sign="its weights are shares, which are never negative",
     ),
     "EigenCAM": Method(
         "first principal component of the activations: the same for every class and object",
@@ -129,6 +173,7 @@ METHODS = {
         reads="neck",
         evidence="activations",
         project=formulas.principal_projection,
+        no_sign=ARBITRARY,
     ),
     "EigenGradCAM": Method(
         "first principal component of gradient times activation",
@@ -136,6 +181,7 @@ METHODS = {
         formulas.gradient_times_activation,
         reads="neck",
         project=formulas.principal_projection,
+        no_sign=ARBITRARY,
     ),
     "SegEigenCAM": Method(
         "first principal component of the gradient's size times activation, its sign set by its peak",
@@ -143,6 +189,7 @@ METHODS = {
         formulas.absolute_gradient_times_activation,
         reads="neck",
         project=formulas.principal_projection_with_positive_peak,
+        no_sign=ARBITRARY,
     ),
     "KPCA_CAM": Method(
         "first principal component of the activations under a sigmoid kernel: the same for every class and object",
@@ -151,6 +198,7 @@ METHODS = {
         reads="neck",
         evidence="activations",
         project=formulas.kernel_projection,
+        no_sign=ARBITRARY,
     ),
     "FEM": Method(
         "weights each channel by the share of its cells that stand out: the same for every class and object",
@@ -158,15 +206,40 @@ METHODS = {
         from_library("FEM"),
         reads="neck",
         evidence="activations",
+        no_sign="its weights count cells, and are never negative",
+    ),
+    "DRISE": Method(
+        "mean of random masks, weighted by how much of the detection each leaves (black box, slow)",
+        "https://arxiv.org/abs/2006.03204",
+        formulas.weighted,
+        reads="predictions",
+        evidence="grids",
+        target="similarity",
+        no_sign="its map is a mean of masks, which is never negative",
+    ),
+    "FocusedRISE": Method(
+        "how the detection rises with what random masks keep, which are fine around small objects (black box)",
+        "https://arxiv.org/abs/2306.02744",
+        formulas.weighted,
+        reads="predictions",
+        evidence="focused",
+        target="similarity",
     ),
     "RandomCAM": Method(
         "weights each channel at random: the baseline that a useful method must beat",
         "https://github.com/jacobgil/pytorch-grad-cam",
         formulas.weighted,
         evidence="random",
+        no_sign="the sign of its weights is drawn at random",
     ),
 }
-METHOD_ALIASES = {"GradCAM++": "GradCAMPlusPlus"}
+METHOD_ALIASES = {"GradCAM++": "GradCAMPlusPlus", "SSGradCAM++": "SSGradCAMPlusPlus", "D-RISE": "DRISE"}
+
+# What a masked image shows where nothing of it is kept.
+BASELINES = ("grey", "zero", "blur")
+
+# How the maps of several layers can become one, besides the method's own way.
+FUSIONS = ("mean", "max", "product")
 
 # What pytorch_grad_cam offers too and a detector cannot use, with the reason.
 NOT_APPLICABLE = {
@@ -175,6 +248,20 @@ NOT_APPLICABLE = {
     "GuidedBackpropReLUModel": "it changes ReLU layers, and YOLOv5 has none; try --method GuidedGradients",
     "DeepFeatureFactorization": "it finds concepts in a picture and explains no detection; try --method EigenCAM",
 }
+
+
+def needs_layers(name: str) -> bool:
+    """Return whether a method reads layers or gradients, which an exported model does not have."""
+    return METHODS[name].reads != "predictions"
+
+
+def predictions_alone(what: str, name: str) -> str:
+    """Return the line for a model that has no layers to read, called `what`, and a method that needs them."""
+    known = ", ".join(other for other in METHODS if not needs_layers(other))
+    return (
+        f"{what} gives predictions alone, and {name} reads layers; give the .pt file that it was made from, "
+        f"or --method {known}"
+    )
 
 
 def canonical_method(name: str) -> str:

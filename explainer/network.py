@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from explainer.errors import UsageError
+from utils.general import check_img_size
 
 # The network's input, by the name that it has among the recorded layers.
 IMAGE = "image"
+# What stands in the place of a layer's name where the predictions are read and no layer is.
+PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,10 @@ class Network:
     members  the detection models by the prefix of their layers' names: one under "", those of an ensemble under "0.", "1."
     levels   the inputs of their heads, in the order of the raw predictions
     head_is_plain  whether single cells were seen to decode to what the heads predict
+    rectangular    whether it takes inputs of any height and width
     """
+
+    rectangular = True
 
     def __init__(self, model: nn.Module):
         self.model = writable(find_detection_model(model))
@@ -56,6 +62,9 @@ class Network:
         if isinstance(self.model, nn.ModuleList):
             self.members = {f"{index}.": member for index, member in enumerate(self.model)}
         self.head_is_plain = False
+        # Going through the tree of modules takes longer than looking at each of them.
+        self.modules, self.parameters = tuple(self.model.modules()), tuple(self.model.parameters())
+        self.grids = [Grids() for _ in self.members]
         self.levels = [level for prefix, member in self.members.items() for level in head_levels(prefix, member)]
 
     @property
@@ -82,7 +91,16 @@ class Network:
     @property
     def weight(self) -> Tensor:
         """One parameter, which knows the device and the precision."""
-        return next(self.model.parameters())
+        return self.parameters[0]
+
+    def input_size(self, imgsz: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width of an input: multiples of the stride."""
+        return tuple(check_img_size(list(imgsz), s=self.stride))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the raw predictions (B, N, 5 + classes), float32, of images (B, 3, h, w; 0..1)."""
+        return self.raw_predictions([member(images) for member in self.members.values()])
 
     def record(self, image: Tensor, layers: tuple[str, ...], with_graph: bool) -> Recording:
         """Run one forward pass of `image` (1, 3, h, w; 0..1) and keep what `Recording` lists.
@@ -231,21 +249,39 @@ def borrowed(network: Network) -> Iterator[None]:
     Inside: evaluation mode, parameters without gradients, inference mode off, heads that do not write in place. The
     heads' cached grids are rebuilt, since those of an earlier pass under inference mode refuse gradients.
     """
-    training = [module for module in network.model.modules() if module.training]
-    trainable = [parameter for parameter in network.model.parameters() if parameter.requires_grad]
-    kept = [(head, head_state(head)) for head in network.heads]
+    training = [module for module in network.modules if module.training]
+    trainable = [parameter for parameter in network.parameters if parameter.requires_grad]
+    kept = [(head, grids, head_state(head)) for head, grids in zip(network.heads, network.grids, strict=True)]
     with torch.inference_mode(False):
         try:
             set_training(training, trainable, False)
-            for head, state in kept:
-                # A list for each name: the head fills them in place.
-                grids = {name: [torch.empty(0, device=head.stride.device)] * len(head.stride) for name in state}
-                vars(head).update(grids | {"inplace": False})
+            for head, grids, state in kept:
+                vars(head).update(grids.of(head, state) | {"inplace": False})
             yield
         finally:
             set_training(training, trainable, True)
-            for head, state in kept:
+            for head, _, state in kept:
                 vars(head).update(state)
+
+
+class Grids:
+    """The grids that a head caches, kept from one explanation to the next.
+
+    Those that the head holds itself may stem from a pass under inference mode, and refuse gradients.
+    """
+
+    def __init__(self):
+        self.kind, self.lists = None, {}
+
+    def of(self, head: nn.Module, state: dict[str, object]) -> dict[str, list[Tensor]]:
+        """Return lists for the head to fill, by name; empty ones if it has moved or changed its precision since."""
+        kind = head.stride.device, next(head.parameters()).dtype
+        if kind != self.kind:
+            # A list for each name: the head fills them in place.
+            empty = torch.empty(0, device=head.stride.device)
+            names = [name for name, value in state.items() if isinstance(value, list)]
+            self.kind, self.lists = kind, {name: [empty] * len(head.stride) for name in names}
+        return self.lists
 
 
 def set_training(modules: list[nn.Module], parameters: list[nn.Parameter], on: bool) -> None:

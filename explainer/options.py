@@ -9,10 +9,15 @@ from dataclasses import MISSING, dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
 
-from explainer.applicability import check_combination
+from explainer.applicability import check_combination, check_given
+from explainer.boxes import written_boxes
+from explainer.colours import SELECTION, canonical_colormap
+from explainer.defaults import weights_and_source
+from explainer.drawing import Style
 from explainer.errors import UsageError, unknown
 from explainer.items import ITEM_ALIASES, ITEMS, canonical_item
-from explainer.methods import METHODS, canonical_method
+from explainer.methods import BASELINES, FUSIONS, METHODS, canonical_method
+from explainer.naming import model_names
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,6 +58,9 @@ class Settings:
         "auto, an index such as -2 or 17, several (their maps are averaged), or module names such as model.23.cv3.act",
         nargs="+",
     )
+    fuse: str = option(
+        "auto", f"how the maps of several layers become one: {', '.join(FUSIONS)}, or auto: the method's own way"
+    )
     backprop_array: str | tuple = option(
         "class",
         f"what of a detection is explained: {', '.join(ITEMS)} ({', '.join(ITEM_ALIASES)} for short)",
@@ -74,6 +82,14 @@ class Settings:
         False, "less noise: the mean over six views, mirrored or not, darker or brighter (6x slower)"
     )
     keep_only_topk: float = option(100, "only the hottest so many percent of the pixels keep their value", type=float)
+    renormalize: bool = option(False, "scale each detection's map inside its box to 0..1, and blank it outside")
+    masks: int | None = option(None, "masked passes at most; black-box methods only (default: by method)", type=int)
+    grid: int | None = option(None, "cells of a random mask, along the longer side (default: by method)", type=int)
+    mask_p: float = option(0.5, "share of the picture that a random mask keeps, on average", type=float)
+    baseline: str = option("grey", f"what a mask shows where it keeps nothing: {', '.join(BASELINES)}")
+    seed: int = option(0, "seed of the random masks", type=int)
+    signed: bool = option(False, "show also what speaks against: red for, blue against")
+    scales: bool = option(False, "also a map of what comes from each scale of the head, side by side")
 
     def __post_init__(self):
         set_field = object.__setattr__  # the class is frozen; this is the one place that writes
@@ -88,11 +104,24 @@ class Settings:
         whole_number("max-det", self.max_det, at_least=1)
         if not self.backprop_array:
             raise unknown("item", "", ITEMS)
+        if self.fuse not in ("auto", *FUSIONS):
+            raise unknown("fusion", self.fuse, ("auto", *FUSIONS))
+        self._check_masks()
         if len(self.layer) > 1 and "auto" in self.layer:
             raise UsageError(f"--layer auto stands alone; given: {' '.join(map(str, self.layer))}")
         if not isinstance(self.keep_only_topk, Real) or not 0 < self.keep_only_topk <= 100:
             raise UsageError(f"--keep-only-topk {self.keep_only_topk} is no percentage; try --keep-only-topk 10")
         check_combination(self)
+
+    def _check_masks(self) -> None:
+        """Raise UsageError where the random masks cannot be as they were asked for."""
+        for name, value, least in (("masks", self.masks, 1), ("grid", self.grid, 2), ("seed", self.seed, 0)):
+            if value is not None:
+                whole_number(name, value, at_least=least)
+        if not isinstance(self.mask_p, Real) or not 0 < self.mask_p < 1:
+            raise UsageError(f"--mask-p {self.mask_p} does not lie between 0 and 1; try --mask-p 0.5")
+        if self.baseline not in BASELINES:
+            raise unknown("baseline", self.baseline, BASELINES)
 
     @staticmethod
     def _layer(entry: str | int) -> str | int:
@@ -118,9 +147,23 @@ class Settings:
 class Options(Settings):
     """One run of the command: the settings, where pictures come from and where results go."""
 
-    weights: str | tuple = option(ROOT / "yolov5s.pt", "checkpoint, or several for an ensemble", nargs="+")
-    source: str = option(
-        ROOT / "data/images", "image, video, folder, glob, list.txt, URL, stream, webcam index or screen"
+    method: str | tuple = option(
+        Settings.method,
+        "how the map is computed, not case-sensitive; several are shown side by side: " + ", ".join(METHODS),
+        nargs="+",
+        metavar="NAME",
+    )
+    each_layer: bool = option(False, "a map of each layer that --layer names, side by side, not their average")
+    weights: str | tuple | None = option(
+        None,
+        "checkpoint, or several for an ensemble; without it and --source the bundled demo, else yolov5s.pt",
+        nargs="+",
+    )
+    compare: tuple | None = option(None, "checkpoints to compare, in place of --weights: a.pt b.pt", nargs="+")
+    source: str | None = option(
+        None,
+        "image, video, folder, glob, list.txt, URL, stream, webcam index or screen; without it and --weights the bundled "
+        "demo, else data/images where that is there",
     )
     data: str | None = option(None, "dataset YAML that names the classes, where the checkpoint does not")
     device: str = option("", "cuda device, such as 0, or cpu")
@@ -139,47 +182,121 @@ class Options(Settings):
     trust: bool = option(False, "unpickle the checkpoint fully; it can then run code: only for files you made yourself")
     per_detection: bool = option(False, "also a picture of each detection's own map, and a contact sheet of the image")
     save_npz: bool = option(False, "also the maps as arrays (float16), with boxes and names")
+    boxes: tuple | None = option(
+        None,
+        "explain this box instead of the detections, detected or not; in pixels of the image, repeatable",
+        nargs=5,
+        action="append",
+        metavar=("X1", "Y1", "X2", "Y2", "CLASS"),
+    )
+    labels: str | None = option(
+        None, "folder of YOLO label files, or one: tells hits from false alarms, and explains what was missed"
+    )
+    colormap: str = option(
+        Style.colormap,
+        f"colours of the map, a name of matplotlib's or OpenCV's: {', '.join(SELECTION)}, ...",
+        metavar="NAME",
+    )
+    alpha: float = option(Style.alpha, "opacity of the colours where the map is hottest, 0..1", type=float)
+    suspects: int = option(0, "list and show so many detections whose evidence lies most outside their box", type=int)
     verbose: bool = option(False, "one log line per detection")
 
     def __post_init__(self):
-        super().__post_init__()
+        self._check_settings()
+        self._check_compared()
+        self._fill_in_weights_and_source()
+        object.__setattr__(self, "colormap", canonical_colormap(self.colormap))
+        fraction("alpha", self.alpha)
         whole_number("vid-stride", self.vid_stride, at_least=1)
         whole_number("line-thickness", self.line_thickness, at_least=0)
+        whole_number("suspects", self.suspects, at_least=0)
+        object.__setattr__(self, "boxes", written_boxes(self.boxes, "boxes"))
+        check_given(self, self.boxes, self.labels)
+        if self.signed and self.crop:
+            raise UsageError("--crop blanks out what speaks for, and shows no colours; leave it or --signed out")
+
+    def _check_settings(self) -> None:
+        """Check the settings with each method and each layer by itself."""
+        methods = tuple(dict.fromkeys(way.method for way in self.variants))
+        object.__setattr__(self, "method", methods[0])
+        super().__post_init__()
+        object.__setattr__(self, "method", methods if len(methods) > 1 else methods[0])
+
+    def _check_compared(self) -> None:
+        """Store the models to compare as a tuple; UsageError for one alone, or one twice, or other weights besides."""
+        if self.compare is None:
+            return
+        models = as_tuple(self.compare)
+        if len(models) < 2:
+            given = " ".join(map(str, models)) or "none"
+            raise UsageError(f"--compare takes two checkpoints or more, such as best.pt last.pt; given: {given}")
+        if self.weights != type(self).weights:
+            raise UsageError("--compare names the checkpoints itself; leave --weights out")
+        model_names(models)
+        object.__setattr__(self, "compare", models)
+
+    def _fill_in_weights_and_source(self) -> None:
+        """Store the weights and the source that stand for those that are not given."""
+        weights, source = weights_and_source(self.compare or self.weights, self.source)
+        object.__setattr__(self, "weights", weights if self.compare is None else None)
+        object.__setattr__(self, "source", source)
+
+    @property
+    def variants(self) -> list[Settings]:
+        """What is explained and how: one entry for each method and, where asked for, each layer."""
+        return variants(self.settings, self.each_layer)
 
     @property
     def settings(self) -> dict:
-        """The part that says what is explained and how, as keywords of Settings."""
+        """The part that says what is explained and how, as keywords of Settings; method may be several."""
         return {entry.name: getattr(self, entry.name) for entry in fields(Settings)}
 
 
-def build_options(given: dict) -> Options:
-    """Return Options of `given` names and values; an unknown name is a UsageError that lists the known ones."""
-    known = [entry.name for entry in fields(Options)]
+def variants(settings: dict, each_layer: bool) -> list[Settings]:
+    """Return the settings of each map: one entry for each method and, with `each_layer`, for each layer by itself.
+
+    settings: keywords of Settings, of which method may be several. UsageError as Settings raises it.
+    """
+    methods = tuple(dict.fromkeys(map(canonical_method, as_tuple(settings.get("method", Settings.method)))))
+    layers = tuple(dict.fromkeys(as_tuple(settings.get("layer", Settings.layer))))
+    if not methods:
+        raise unknown("method", "", METHODS)
+    if each_layer and len(layers) < 2:
+        raise UsageError("--each-layer shows several layers side by side; name them: --layer 17 20 23 --each-layer")
+    if each_layer and settings.get("fuse", "auto") != "auto":
+        raise UsageError(f"--each-layer shows each layer by itself; leave it or --fuse {settings['fuse']} out")
+    ways = [(method, layer) for method in methods for layer in (layers if each_layer else [layers])]
+    return [Settings(**settings | {"method": method, "layer": layer}) for method, layer in ways]
+
+
+def build_options(given: dict, kind: type = Options):
+    """Return the options of a command by `given` names and values; an unknown name is a UsageError listing the known ones."""
+    known = [entry.name for entry in fields(kind)]
     for name in given:
         if name not in known:
             raise unknown("option", name, known)
-    return Options(**given)
+    return kind(**given)
 
 
-def build_parser(description: str) -> argparse.ArgumentParser:
-    """Return the parser of the command: one argument for each option, with its default."""
+def build_parser(description: str, kind: type = Options) -> argparse.ArgumentParser:
+    """Return the parser of a command: one argument for each option, with its default."""
     parser = argparse.ArgumentParser(description=description)
-    for entry in fields(Options):
+    for entry in fields(kind):
         spellings = dict.fromkeys((f"--{entry.name.replace('_', '-')}", f"--{entry.name}"))
         argument = dict(entry.metadata)
         if entry.default is False:
             argument["action"] = "store_true"
         else:
             argument["default"] = entry.default
-            argument["help"] += f" (default: {entry.default})"
+            argument["help"] += "" if entry.default is None else f" (default: {entry.default})"
         parser.add_argument(*spellings, **argument)
     return parser
 
 
-def keyword_signature() -> inspect.Signature:
-    """Return the signature of a function that takes every option by keyword."""
+def keyword_signature(kind: type = Options) -> inspect.Signature:
+    """Return the signature of a function that takes every option of a command by keyword."""
     return inspect.Signature(
         inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=entry.default, annotation=entry.type)
-        for entry in fields(Options)
+        for entry in fields(kind)
         if entry.default is not MISSING
     )

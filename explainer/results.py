@@ -3,19 +3,20 @@
 import csv
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from explainer.errors import UsageError
-from explainer.explanation import Explanation
 from explainer.sources import Frame
 
 WHAT = ("image", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride")
-WHY = ("method", "layer", "item", "score", "energy_in_box", "peak_x", "peak_y", "frame", "note")
-COLUMNS = WHAT + WHY
-DIGITS = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"confidence": ".5f", "score": ".6g", "energy_in_box": ".4f"}
+WHY = ("method", "layer", "item", "score")
+WHERE = ("energy_in_box", "peak_x", "peak_y", "enrichment", "peak_in_box")
+COLUMNS = (*WHAT, *WHY, *WHERE, "frame", "model", "outcome", "note")
+DIGITS = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"confidence": ".5f", "score": ".6g"}
+DIGITS |= {"energy_in_box": ".4f", "enrichment": ".3f"}
 # Suffixes that OpenCV can write; pictures of other formats become .png.
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -26,7 +27,9 @@ class Results:
     def __init__(self, folder: Path):
         self.folder = folder
         self._taken: set[str] = set()
-        self._videos: dict[tuple[Path, int], object] = {}
+        # The image or frame that was last written about, and the names of what lies beside it.
+        self._about: tuple[tuple | None, set[str]] = None, set()
+        self._videos: dict[tuple[Path, int], tuple[Path, object]] = {}
         self._folders: dict[tuple[Path, int], Path] = {}
 
     def __enter__(self) -> "Results":
@@ -39,51 +42,49 @@ class Results:
 
     def __exit__(self, *error) -> None:
         self._table.close()
-        for video in self._videos.values():
+        for _, video in self._videos.values():
             video.release()
 
-    def add_rows(self, frame: Frame, explanation: Explanation) -> None:
-        """Write one row per detection, or one that says why there is none; they are on disk when this returns."""
-        self._rows.writerows(table_rows(frame, explanation))
+    def add_rows(self, frame: Frame, rows: Iterable[dict[str, object]]) -> None:
+        """Write the rows of one image, values by column name; they are on disk when this returns."""
+        common = {"image": str(frame.path), "frame": frame.number or None}
+        self._rows.writerows(common | formatted(row) for row in rows)
         self._table.flush()
 
-    def save(self, frame: Frame, picture_rgb: np.ndarray) -> None:
-        """Write the overlay under the image's own name, or append it to the video of its source."""
+    def save(self, frame: Frame, picture_rgb: np.ndarray) -> Path:
+        """Write the overlay under the image's own name, or append it to the video of its source; return the path."""
         if frame.number:
-            self._append(frame, picture_rgb)
-        else:
-            suffix = frame.path.suffix if frame.path.suffix.lower() in WRITABLE else ".png"
-            write_picture(self.folder / self._free_name(frame.path.stem, suffix), picture_rgb)
+            return self._append(frame, picture_rgb)
+        suffix = frame.path.suffix if frame.path.suffix.lower() in WRITABLE else ".png"
+        path = self.folder / self._free_name(frame.path.stem, suffix)
+        write_picture(path, picture_rgb)
+        return path
 
-    def save_beside(self, frame: Frame, name: str, picture_rgb: np.ndarray) -> None:
-        """Write a further picture of an image as <image>/<name>.jpg."""
-        write_picture(self._beside(frame, name, ".jpg"), picture_rgb)
+    def save_overview(self, name: str, picture_rgb: np.ndarray) -> None:
+        """Write a picture of the whole run as <name>.jpg."""
+        write_picture(self.folder / self._free_name(name, ".jpg"), picture_rgb)
 
-    def save_arrays(self, frame: Frame, explanation: Explanation) -> None:
-        """Write the raw maps of an image, in cells of their layers, with boxes and names, as <image>/maps.npz.
+    def save_beside(self, frame: Frame, names: tuple[str, ...], picture_rgb: np.ndarray) -> None:
+        """Write a further picture of an image as <image>/<name>.jpg, or in folders below if there are several names."""
+        write_picture(self._beside(frame, names, ".jpg"), picture_rgb)
 
-        heatmap     (H, W) float16, 0..1, at the original size
-        xyxy        (D, 4) float32 in image pixels; confidence (D,) float32; names (D,)
-        <d>:<layer> (h, w) float16, the map of detection d at a layer over the letterboxed input, divided by its largest
-                    magnitude, which is <d>:<layer>:scale
-        """
-        path = self._beside(frame, "maps", ".npz")
+    def save_arrays(self, frame: Frame, names: tuple[str, ...], arrays: dict[str, np.ndarray]) -> None:
+        """Write arrays that belong to an image as <image>/<name>.npz."""
+        path = self._beside(frame, names, ".npz")
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **raw_maps(explanation))
+        np.savez_compressed(path, **arrays)
 
-    def _beside(self, frame: Frame, name: str, suffix: str) -> Path:
+    def _beside(self, frame: Frame, names: tuple[str, ...], suffix: str) -> Path:
         """Return the path of something further about an image; that of a frame carries the frame's number."""
+        if self._about[0] != (frame.path, frame.stream, frame.number):
+            self._about = (frame.path, frame.stream, frame.number), set()
         count = f"_{frame.number}" if frame.number else ""
-        return self._folder_of(frame) / f"{safe_name(name)}{count}{suffix}"
+        name = free_name("/".join(map(safe_name, names)) + count, suffix, self._about[1])
+        return self._folder_of(frame) / name
 
     def _free_name(self, stem: str, suffix: str = "") -> str:
         """Return stem and suffix as the name of a file or folder, with a number if this run has used that name already."""
-        name, count = f"{stem}{suffix}", 1
-        while name in self._taken:
-            count += 1
-            name = f"{stem}_{count}{suffix}"
-        self._taken.add(name)
-        return name
+        return free_name(stem, suffix, self._taken)
 
     def _folder_of(self, frame: Frame) -> Path:
         """Return the folder for further pictures of an image or a video; the same for all frames of one."""
@@ -92,33 +93,15 @@ class Results:
             self._folders[origin] = self.folder / self._free_name(safe_name(frame.path.stem))
         return self._folders[origin]
 
-    def _append(self, frame: Frame, picture_rgb: np.ndarray) -> None:
-        """Append a picture to the video of its source; OSError if that cannot be opened."""
+    def _append(self, frame: Frame, picture_rgb: np.ndarray) -> Path:
+        """Append a picture to the video of its source and return the path; OSError if that cannot be opened."""
         origin = frame.path, frame.stream
         if origin not in self._videos:
             path = self.folder / self._free_name(safe_name(frame.path.stem), ".mp4")
-            self._videos[origin] = open_video(path, frame.fps, picture_rgb.shape)
-        self._videos[origin].write(np.ascontiguousarray(picture_rgb[..., ::-1]))
-
-
-def raw_maps(explanation: Explanation) -> dict[str, np.ndarray]:
-    """Return the arrays of an explanation by name, as `Results.save_arrays` describes them."""
-    found = [entry.detection for entry in explanation.detections]
-    arrays = {
-        "heatmap": explanation.heatmap.astype(np.float16),
-        "xyxy": np.float32([box.xyxy for box in found]).reshape(-1, 4),
-        "confidence": np.float32([box.confidence for box in found]),
-        "names": np.array([box.name for box in found], dtype=str),
-    }
-    for index, entry in enumerate(explanation.detections):
-        for layer, cam in zip(entry.layers, entry.cams, strict=True):
-            # Gradients are small numbers that half precision alone would round to zero.
-            scale = np.abs(cam).max() or np.float32(1)
-            arrays |= {
-                f"{index}:{layer}": (cam / scale).astype(np.float16),
-                f"{index}:{layer}:scale": np.float32(scale),
-            }
-    return arrays
+            self._videos[origin] = path, open_video(path, frame.fps, picture_rgb.shape)
+        path, video = self._videos[origin]
+        video.write(np.ascontiguousarray(picture_rgb[..., ::-1]))
+        return path
 
 
 def write_picture(path: Path, picture_rgb: np.ndarray) -> None:
@@ -142,6 +125,16 @@ def open_video(path: Path, fps: float, shape: tuple[int, ...]):
     return writer
 
 
+def free_name(stem: str, suffix: str, taken: set[str]) -> str:
+    """Return stem and suffix as a name that is not taken, with a number if need be, and mark it as taken."""
+    name, count = f"{stem}{suffix}", 1
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}{suffix}"
+    taken.add(name)
+    return name
+
+
 def safe_name(name: str) -> str:
     """Return a class name or an address as a file name: characters that a file system may refuse become '_'."""
     return re.sub(r'[\\/:*?"<>|]+', "_", name).strip() or "_"
@@ -158,16 +151,6 @@ def free_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
     return folder
 
 
-def table_rows(frame: Frame, explanation: Explanation) -> Iterator[dict]:
-    """Yield the rows of the table for one image; boxes and peaks in image pixels, empty cells where nothing is known."""
-    common = {
-        "image": str(frame.path),
-        "method": explanation.method,
-        "item": "+".join(explanation.items),
-        "frame": frame.number or None,
-    }
-    for entry in explanation.detections:
-        row = entry.row()
-        yield common | row | {name: format(row[name], DIGITS[name]) for name in DIGITS if row[name] is not None}
-    if not explanation.detections:
-        yield common | {"note": "; ".join(explanation.notes)}
+def formatted(row: dict[str, object]) -> dict[str, object]:
+    """Return a row of the table with its numbers as text of a sensible length; empty cells where nothing is known."""
+    return row | {name: format(row[name], DIGITS[name]) for name in DIGITS if row.get(name) is not None}

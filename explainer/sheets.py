@@ -1,99 +1,201 @@
-"""Contact sheets: several pictures of one image side by side, each with its title. Arrays in, one RGB array out."""
+"""Sheets: several small pictures of one image side by side, each with its title. Arrays in, one RGB array out."""
 
-from collections.abc import Iterable, Iterator
-from functools import cache
-from math import ceil, sqrt
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, log, sqrt
 
 import numpy as np
 
 from explainer.drawing import Style, draw_boxes, paint
-from explainer.explanation import Explanation
+from explainer.lettering import (
+    INK,
+    LIGHT_INK,
+    LINE_HEIGHT,
+    REMARK_SIZE,
+    TITLE_SIZE,
+    Line,
+    stacked,
+    text_width,
+    wrapped,
+    write,
+)
 
-# A title and the picture under it, RGB uint8 (H, W, 3).
-Titled = tuple[str, np.ndarray]
-
-TILE_WIDTH = 360
+TILE_PIXELS, LONGEST_SIDE = 100_000, 2000
+# The pictures of a whole sheet take no more pixels together, however many there are.
+SHEET_PIXELS = 16_000_000
+NARROWEST_CELL = 200
+MOST_LABELS = 12
+WIDE_AS_HIGH = 1.5
 MARGIN = 8
-TITLE_HEIGHT = 22
-BAR_WIDTH = 16
-INK, PAPER = (30, 30, 30), 255
+BAR_WIDTH, LOWEST_BAR, HIGHEST_BAR = 16, 60, 300
+PAPER = 255
 
 
-def detection_overlays(explanation: Explanation, style: Style) -> Iterator[Titled]:
-    """Yield for each detection its title and the photograph under its own heatmap, with its box; one at a time."""
-    for entry in explanation.detections:
-        found = entry.detection
-        picture = draw_boxes(paint(explanation.image_rgb, entry.heatmap, style), [found], style)
-        yield f"{found.name} {found.confidence:.2f}, stride {found.stride}", picture
+@dataclass(frozen=True)
+class Tile:
+    """A picture, RGB uint8 (h, w, 3), the title over it, of one line or more, and what must be said in the picture."""
+
+    title: str
+    picture_rgb: np.ndarray
+    remark: str = ""
 
 
-def contact_sheet(explanation: Explanation, style: Style) -> np.ndarray:
-    """Return one picture of an explanation: the photograph with its boxes, the whole heatmap, then every detection's own."""
-    boxes = draw_boxes(explanation.image_rgb, [entry.detection for entry in explanation.detections], style)
-    overlays = detection_overlays(explanation, style)
-    first = [("detections", boxes), (f"{explanation.method}, all detections", explanation.overlay(style))]
-    return grid([*map(shrink, first), *map(shrink, overlays)])
+class Miniature:
+    """An image at the size of its tiles on a sheet of `count`, where maps and boxes of the original are drawn on it.
+
+    size   height and width of the tiles
+    scale  the colours of the maps from high to low, for `sheet`; None where the style has none
+    """
+
+    def __init__(self, image_rgb: np.ndarray, count: int, style: Style, has_sign: bool = False):
+        self.size = tile_size(image_rgb.shape[:2], count)
+        self.image_rgb = resized(image_rgb, self.size)
+        self.has_sign, self.style = has_sign, replace(style, line_thickness=2)
+        height, width = image_rgb.shape[:2]
+        self._shrinkage = np.float32([self.size[1] / width, self.size[0] / height] * 2)
+        self.scale = None if style.crop else colour_scale(style, has_sign)
+
+    def with_boxes(self, title: str, detections: Sequence) -> Tile:
+        """Return the small image with boxes given in pixels of the original, which have labels if they are few."""
+        crowded = len(detections) > MOST_LABELS
+        style = replace(self.style, hide_labels=self.style.hide_labels or crowded)
+        return Tile(title, draw_boxes(self.image_rgb, self._shrunk(detections), style))
+
+    def with_map(self, title: str, shown: np.ndarray, detections: Sequence, remark: str) -> Tile:
+        """Return the small image under a map (h, w) of any size, with boxes; with the remark where the map is empty."""
+        painted = paint(self.image_rgb, resized(shown, self.size), self.style, has_sign=self.has_sign)
+        style = replace(self.style, hide_labels=True)
+        return Tile(title, draw_boxes(painted, self._shrunk(detections), style), "" if shown.any() else remark)
+
+    def _shrunk(self, detections: Sequence) -> list:
+        """Return detections with their boxes in pixels of the small image."""
+        return [replace(found, xyxy=found.xyxy * self._shrinkage) for found in detections]
 
 
-def shrink(titled: Titled) -> Titled:
-    """Return a picture at the width of a tile, so that the sheet of many detections stays small."""
+def tile_size(image_size: tuple[int, int], count: int) -> tuple[int, int]:
+    """Return the height and width of each of `count` tiles: the shape of the image (height, width), and a like area."""
+    height, width = image_size
+    pixels = min(TILE_PIXELS, SHEET_PIXELS / count)
+    # A narrow picture takes the place of a wider one, for its title.
+    highest = SHEET_PIXELS / count / NARROWEST_CELL
+    scale = min(sqrt(pixels / (height * width)), LONGEST_SIDE / max(height, width), highest / height)
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return an image or a map at another size (height, width)."""
     import cv2
 
-    title, picture = titled
-    height = max(round(picture.shape[0] * TILE_WIDTH / picture.shape[1]), 1)
-    method = cv2.INTER_AREA if picture.shape[1] > TILE_WIDTH else cv2.INTER_LINEAR
-    return title, cv2.resize(picture, (TILE_WIDTH, height), interpolation=method)
+    if array.shape[:2] == size:
+        return array
+    smaller = array.shape[0] > size[0]
+    return cv2.resize(array, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
-def grid(tiles: Iterable[Titled]) -> np.ndarray:
-    """Return pictures of one size in rows and columns on white, a title over each, and the scale of the colours."""
-    tiles = list(tiles)
-    columns = ceil(sqrt(len(tiles)))
-    height, width = tiles[0][1].shape[0] + TITLE_HEIGHT, tiles[0][1].shape[1]
-    rows = ceil(len(tiles) / columns)
-    shape = (MARGIN + rows * (height + MARGIN), MARGIN + columns * (width + MARGIN) + BAR_WIDTH + 4 * MARGIN, 3)
-    sheet = np.full(shape, PAPER, np.uint8)
-    titles = []
-    for index, (title, picture) in enumerate(tiles):
-        top = MARGIN + index // columns * (height + MARGIN)
-        left = MARGIN + index % columns * (width + MARGIN)
-        sheet[top + TITLE_HEIGHT : top + height, left : left + width] = picture
-        titles.append(((left, top), shorten(title, width)))
-    return write(draw_scale(sheet), titles)
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie on a sheet, in pixels.
+
+    columns  how many tiles are in a row, of `rows` rows
+    tile     height and width of the pictures
+    cell     width of a column; a picture can be narrower than its title
+    heading  height of the title over a picture
+    bar      height of the scale of colours, 0 for none, and `bar_text` the width of what is written beside it
+    """
+
+    columns: int
+    rows: int
+    tile: tuple[int, int]
+    cell: int
+    heading: int
+    bar: int
+    bar_text: int
+
+    def corner(self, index: int) -> tuple[int, int]:
+        """Return the left and the top edge of a tile with its texts."""
+        row, column = divmod(index, self.columns)
+        return MARGIN + column * (self.cell + MARGIN), MARGIN + row * (self.heading + self.tile[0] + MARGIN)
+
+    @property
+    def bar_corner(self) -> tuple[int, int]:
+        """Left and top edge of the scale of colours."""
+        return self.corner(self.columns - 1)[0] + self.cell + 2 * MARGIN, MARGIN + self.heading
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the sheet: even numbers, as videos need them."""
+        last_row = self.corner(self.columns * (self.rows - 1))[1]
+        left, top = self.bar_corner
+        height = max(last_row + self.heading + self.tile[0], top + self.bar) + MARGIN
+        width = left + (BAR_WIDTH + 4 + self.bar_text + MARGIN if self.bar else -MARGIN)
+        return height + height % 2, width + width % 2
 
 
-def draw_scale(sheet: np.ndarray) -> np.ndarray:
-    """Draw the colours from 1 at the top to 0 at the bottom along the right edge of a sheet, and return it."""
-    left = sheet.shape[1] - BAR_WIDTH - 3 * MARGIN
-    top, bottom = MARGIN + TITLE_HEIGHT, sheet.shape[0] - MARGIN
-    values = np.linspace(1, 0, bottom - top, dtype=np.float32)[:, None].repeat(BAR_WIDTH, axis=1)
-    white = np.full((*values.shape, 3), PAPER, np.uint8)
-    sheet[top:bottom, left : left + BAR_WIDTH] = paint(white, values, Style())
-    return write(sheet, [((left + BAR_WIDTH + 2, top), "1"), ((left + BAR_WIDTH + 2, bottom - TITLE_HEIGHT), "0")])
+def sheet(tiles: Sequence[Tile | None], *, scale: "Scale | None" = None, columns: int | None = None) -> np.ndarray:
+    """Return tiles of one size in rows on white, RGB uint8 (H, W, 3); None leaves a place empty.
+
+    scale: that of the tiles' colours, drawn beside them.
+    columns: how many in a row; by default so many that the sheet is somewhat wider than high.
+    """
+    height, width = next(tile.picture_rgb.shape[:2] for tile in tiles if tile)
+    cell = max(width, NARROWEST_CELL)
+    titles = [title_lines(tile, cell) if tile else [] for tile in tiles]
+    heading = LINE_HEIGHT * max(map(len, titles))
+    columns = columns or best_columns(len(tiles), cell, heading + height)
+    bar = min(max(height, LOWEST_BAR), HIGHEST_BAR) if scale else 0
+    bar_text = max(text_width(end, TITLE_SIZE) for end in (scale.high, scale.low)) if scale else 0
+    layout = Layout(columns, ceil(len(tiles) / columns), (height, width), cell, heading, bar, bar_text)
+    page, written = np.full((*layout.size, 3), PAPER, np.uint8), []
+    for index, (tile, lines) in enumerate(zip(tiles, titles, strict=True)):
+        left, top = layout.corner(index)
+        written += stacked(lines, left, top)
+        if tile:
+            page[top + heading : top + heading + height, left : left + width] = tile.picture_rgb
+            written += stacked(remark_lines(tile, cell), left, top + heading)
+    return write(page, written + (draw_scale(page, layout, scale) if scale else []))
 
 
-def write(sheet: np.ndarray, texts: list[tuple[tuple[int, int], str]]) -> np.ndarray:
-    """Return the sheet with texts at their upper left corners (x, y); in letters of any alphabet that the font has."""
-    from PIL import Image, ImageDraw
+def best_columns(count: int, width: int, height: int) -> int:
+    """Return how many of `count` cells to put in a row, so that the shape is pleasant and few places stay empty."""
 
-    page = Image.fromarray(sheet)
-    draw = ImageDraw.Draw(page)
-    for corner, text in texts:
-        draw.text(corner, text, fill=INK, font=title_font())
-    return np.asarray(page)
+    def awkwardness(columns: int) -> float:
+        rows = ceil(count / columns)
+        empty = rows * columns - count
+        return abs(log(columns * width / (rows * height) / WIDE_AS_HIGH)) + empty / count
 
-
-def shorten(title: str, width: int) -> str:
-    """Return as much of a title as fits into `width` pixels."""
-    while title and title_font().getlength(title) > width:
-        title = title[:-1]
-    return title
+    return min(range(1, count + 1), key=awkwardness)
 
 
-@cache
-def title_font():
-    """Return the font of titles, which comes with matplotlib."""
-    import matplotlib
-    from PIL import ImageFont
+@dataclass(frozen=True)
+class Scale:
+    """The colours of a map from high to low, RGB uint8 (h, w, 3), and what its two ends mean."""
 
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 14)
+    colours_rgb: np.ndarray
+    high: str
+    low: str
+
+
+def colour_scale(style: Style, has_sign: bool) -> Scale:
+    """Return the colours of heatmaps from 1 to 0, or of maps with a sign from 1 to -1, as they look over white."""
+    heat = np.linspace(1, -1 if has_sign else 0, HIGHEST_BAR, dtype=np.float32)[:, None].repeat(BAR_WIDTH, axis=1)
+    white = np.full((*heat.shape, 3), PAPER, np.uint8)
+    high, low = ("for", "against") if has_sign else ("1", "0")
+    return Scale(paint(white, heat, style, has_sign=has_sign), high, low)
+
+
+def draw_scale(page: np.ndarray, layout: Layout, scale: Scale) -> list[Line]:
+    """Draw the colours beside the tiles, and return what to write at their ends."""
+    left, top = layout.bar_corner
+    bottom, right = top + layout.bar, left + BAR_WIDTH
+    page[top:bottom, left:right] = resized(scale.colours_rgb, (layout.bar, BAR_WIDTH))
+    return [Line(scale.high, left=right + 4, top=top), Line(scale.low, left=right + 4, top=bottom - LINE_HEIGHT)]
+
+
+def title_lines(tile: Tile, width: int) -> list[Line]:
+    """Return the title of a tile as lines that are no wider than `width` pixels."""
+    return [Line(text) for line in tile.title.splitlines() for text in wrapped(line, width, TITLE_SIZE)]
+
+
+def remark_lines(tile: Tile, width: int) -> list[Line]:
+    """Return the remark of a tile as light lines on dark, which can be read on any picture."""
+    return [Line(text, size=REMARK_SIZE, ink=LIGHT_INK, paper=INK) for text in wrapped(tile.remark, width, REMARK_SIZE)]

@@ -50,6 +50,18 @@ class Source:
             raise UsageError(f"source '{source}' {wrong}; {ACCEPTED}") from error
         self.length = None if self.is_stream else getattr(self.loader, "nf", None)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that the frames come from; none for a stream or a screen."""
+        return [Path(path) for path in getattr(self.loader, "files", [])]
+
+    def count_frames(self) -> int | None:
+        """Return how many images and frames of videos there are to expect; None for a stream or a screen."""
+        if self.length is None:
+            return None
+        videos = [path for path, is_video in zip(self.files, self.loader.video_flag, strict=True) if is_video]
+        return self.length - len(videos) + sum(frames_of(path) // self.loader.vid_stride for path in videos)
+
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         import cv2
 
@@ -134,6 +146,16 @@ def first_line(error: Exception) -> str:
 def rgb(image_bgr: np.ndarray) -> np.ndarray:
     """Return a BGR or BGRA image as contiguous RGB."""
     return np.ascontiguousarray(image_bgr[..., 2::-1])
+
+
+def frames_of(path: Path) -> int:
+    """Return how many frames a video says that it has, 0 where it cannot be opened."""
+    import cv2
+
+    capture = cv2.VideoCapture(str(path))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    return max(count, 0)
 
 
 def frames_per_second(capture, loader) -> float:

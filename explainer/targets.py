@@ -1,10 +1,12 @@
 """What is explained in an image, as scores of raw predictions: detections, classes, or what sets a class apart."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from explainer.heads import Target
-from explainer.scores import Matches, log_scores, match, summed_class_probability, weighted_sum
+from explainer.scores import Matches, log_score_slopes, log_scores, match, summed_class_probability, weighted_sum
 
 SIMILAR_CLASSES = 3
 # Probabilities this close to 0 and 1 count as that far from them.
@@ -14,7 +16,11 @@ NEARLY_ZERO = 1e-7
 def detections_target(raw: Tensor, boxes_xyxy: Tensor, classes: list[int], items: tuple[str, ...]) -> Target:
     """Return the scores of D detections with boxes (D, 4) in input pixels: the log of their matched raw predictions."""
     matches = match(raw, boxes_xyxy, torch.tensor(classes, dtype=torch.long, device=raw.device))
-    return Target(matches.rows, lambda predictions: log_scores(predictions, matches, items))
+    return Target(
+        matches.rows,
+        lambda predictions: log_scores(predictions, matches, items),
+        lambda predictions: log_score_slopes(predictions, matches, items),
+    )
 
 
 def finer_target(raw: Tensor, boxes_xyxy: Tensor, classes: list[int], items: tuple[str, ...]) -> Target:
@@ -41,6 +47,16 @@ def finer_scores(predictions: Tensor, matches: Matches) -> Tensor:
     return (weights * lead).sum(dim=-1) / weights.sum(dim=-1).clamp_min(NEARLY_ZERO)
 
 
-def classes_target(groups: list[list[int]]) -> Target:
-    """Return, for each group of classes, the sum of all raw probabilities of its classes."""
-    return Target(None, lambda raw: torch.stack([summed_class_probability(raw, group) for group in groups], dim=-1))
+def classes_target(groups: list[list[int]], scales: Sequence[list[slice]] = ()) -> Target:
+    """Return, for each group of classes, the sum of all raw probabilities of its classes.
+
+    scales: for each scale the raw predictions that come from it; the sum of all these classes over them follows.
+    """
+    together = sorted({index for group in groups for index in group})
+
+    def score(raw: Tensor) -> Tensor:
+        sums = [summed_class_probability(raw, group) for group in groups]
+        sums += [sum(summed_class_probability(raw[..., rows, :], together) for rows in scale) for scale in scales]
+        return torch.stack(sums, dim=-1)
+
+    return Target(None, score)

@@ -1,33 +1,54 @@
-"""From what the user names as weights to a model that gradients can be taken of."""
+"""From what the user names as weights to a model that gradients can be taken of, or at least predictions."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from explainer.defaults import demo_hint
 from explainer.errors import UsageError
+from explainer.methods import needs_layers, predictions_alone
+
+# What the backends of this tree and of stock YOLOv5 read besides checkpoints.
+EXPORTS = (".torchscript", ".onnx", ".engine", ".xml", ".pb", ".tflite", ".mlmodel")
 
 
-def check_weights(weights) -> tuple:
-    """Return the weights as a tuple; UsageError for a file that cannot hold what an explanation needs."""
+def check_weights(weights, methods: Iterable[str] = ()) -> tuple:
+    """Return the weights as a tuple; UsageError for files that cannot hold what the methods need."""
     entries = tuple(weights) if isinstance(weights, (list, tuple)) else (weights,)
     for entry in entries:
-        if isinstance(entry, (str, Path)) and Path(entry).suffix.lower() != ".pt":
-            raise UsageError(
-                f"weights '{entry}' is no .pt checkpoint, and an exported model has no gradients; "
-                "give the .pt file that it was made from"
-            )
+        if not isinstance(entry, (str, Path)) or Path(entry).suffix.lower() == ".pt":
+            continue
+        other = f"weights '{entry}' is no .pt checkpoint"
+        if not is_exported(entry):
+            raise UsageError(f"{other} and no exported model; give the .pt file, or one of {', '.join(EXPORTS)}")
+        if len(entries) > 1:
+            raise UsageError(f"{other}, and only those make an ensemble; give one file")
+        for method in methods:
+            if needs_layers(method):
+                raise UsageError(predictions_alone(f"{other}: an exported model", method))
     return entries
 
 
-def open_model(weights, *, device: str = "", half: bool = False, data: str | None = None, trust: bool = False):
+def is_exported(entry) -> bool:
+    """Return whether weights name a file of a format that models are exported to."""
+    return isinstance(entry, (str, Path)) and Path(entry).suffix.lower() in EXPORTS
+
+
+def open_model(
+    weights, *, device: str = "", half: bool = False, data: str | None = None, trust: bool = False, dnn: bool = False
+):
     """Return a detection model in evaluation mode and on its device; a list of several for an ensemble.
 
     weights: the path or official name of a .pt checkpoint, or several, or a model that is already loaded, which comes
-    back as it is. data: a dataset YAML whose class names replace those of the checkpoint.
+    back as it is, or the path of an exported model, which gives a DetectMultiBackend. data: a dataset YAML whose class
+    names replace those of the checkpoint. dnn: run ONNX files by OpenCV.
     Nothing but an official checkpoint that is not at hand is downloaded. UsageError says what is wrong with a file.
     """
     from torch import nn
 
     entries = check_weights(weights)
     place = open_device(device) if any(isinstance(entry, (str, Path)) for entry in entries) else None
+    if is_exported(entries[0]):
+        return load_exported(entries[0], device=place, fp16=half, data=data, dnn=dnn)
     models = [load(entry, place, half, trust) if isinstance(entry, (str, Path)) else entry for entry in entries]
     if data:
         for model in models:
@@ -46,6 +67,17 @@ def load(path: str | Path, device, half: bool, trust: bool):
     return model.half() if half and device.type != "cpu" else model
 
 
+def load_exported(path: str | Path, **how):
+    """Return the backend of an exported model; UsageError for a file that is none, or that cannot be run here."""
+    from models.common import DetectMultiBackend
+
+    # What a stock checkout and this tree raise for formats, files and runtimes that are not there.
+    try:
+        return DetectMultiBackend(str(path), **how).eval()
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise UsageError(f"weights '{path}' cannot be run: {error}") from error
+
+
 def find_or_download(path: str | Path) -> str | Path:
     """Return the path of a checkpoint that is there, after a download if it has an official name."""
     from utils.downloads import attempt_download
@@ -55,7 +87,14 @@ def find_or_download(path: str | Path) -> str | Path:
     try:
         return attempt_download(path)
     except OSError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{error}{demo_hint()}") from error
+
+
+def check_there(weights: tuple) -> None:
+    """Raise UsageError for a checkpoint that is not there; one of an official name is downloaded."""
+    for entry in weights:
+        if isinstance(entry, (str, Path)):
+            find_or_download(entry)
 
 
 def open_device(device: str):

@@ -24,12 +24,18 @@ def score_of(entries, raw):
 
 def fixed_score(found, clean):
     """Return the score of one detection as a function of raw predictions; which of them count is taken from `clean`."""
-    corners = xywh2xyxy(clean[:, :4]).detach()
-    overlap = torch.tensor([plain_iou(corners[found.row].tolist(), other) for other in corners.tolist()])
+    box = xywh2xyxy(clean[found.row, None, :4]).detach()[0].tolist()
+    rows, weights = plain_match(box, found.class_index, clean)
+    return lambda raw: (weights * raw[rows, 5 + found.class_index]).sum().log()
+
+
+def plain_match(box, class_index, raw):
+    """Return the raw predictions that stand for a box x1, y1, x2, y2 of a class, and their weights."""
+    corners = xywh2xyxy(raw[:, :4]).detach()
+    overlap = torch.tensor([plain_iou(box, other) for other in corners.tolist()])
     nearest = overlap.argsort(descending=True)[:10].tolist()
-    same = [row for row in nearest if clean[row, 5:].argmax() == found.class_index] or nearest[:1]
-    weights = torch.softmax(overlap[same], dim=0)
-    return lambda raw: (weights * raw[same, 5 + found.class_index]).sum().log()
+    same = [row for row in nearest if raw[row, 5:].argmax() == class_index] or nearest[:1]
+    return same, torch.softmax(overlap[same], dim=0)
 
 
 def plain_iou(a, b):

@@ -11,6 +11,7 @@ from scenes import confident_detector, picture, save_checkpoint
 
 from explainer.errors import UnreadableImageError, UsageError
 from explainer.explainer import main, parse_opt, run
+from explainer.sources import Source
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,8 @@ def test_a_video_becomes_a_video_of_its_explanations(command, photos):
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
     assert video.read()[1].shape == (64, 96, 3)
     assert {row["frame"] for row in rows_of(folder)} <= {"1", "2", "3", "4", "5"}
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == Source(str(photos / "clip.mp4"), 2).count_frames() == 2
+    assert Source(str(photos), 1).count_frames() == len(list(photos.glob("*.*"))) - 1 + 5
 
 
 UNUSUAL = {

@@ -11,7 +11,7 @@ from explainer.gradients import DenseHead, SparseHead, head_gradients, layer_gra
 from explainer.heads import CellHead, Target, WholeHead
 from explainer.network import Network, borrowed
 from explainer.options import Settings
-from explainer.scores import log_scores, match
+from explainer.scores import log_score_slopes, log_scores, match
 
 ITEMS = [("class",), ("confidence",), ("class_confidence",), ("x_center", "width"), ("y_center", "height")]
 
@@ -45,7 +45,8 @@ def agree(one, other) -> None:
     [confident_detector(), confident(tiny_segmenter()), nn.ModuleList([confident_detector(1), confident_detector(2)])],
     ids=["detector", "segmenter", "ensemble"],
 )
-def test_gradients_at_a_few_cells_equal_those_of_the_whole_head(model, items):
+@pytest.mark.parametrize("way", ["by the chain rule", "by autograd"])
+def test_gradients_at_a_few_cells_equal_those_of_the_whole_head(model, items, way):
     case = Case(model, layers=())
     matches = case.matches
     assert len(case.detections) > 2
@@ -53,9 +54,13 @@ def test_gradients_at_a_few_cells_equal_those_of_the_whole_head(model, items):
     def score(predictions):
         return log_scores(predictions, matches, items)
 
+    slopes = {
+        "by the chain rule": lambda predictions: log_score_slopes(predictions, matches, items),
+        "by autograd": None,
+    }[way]
     with borrowed(case.network):
-        target, inputs = Target(matches.rows, score), case.recording.head_inputs
-        sparse = SparseHead(CellHead(case.network, inputs, target), inputs)
+        target, inputs = Target(matches.rows, score, slopes), case.recording.head_inputs
+        sparse = SparseHead(CellHead(case.network, inputs, target), case.recording)
         dense = DenseHead(WholeHead(case.network, inputs, target), inputs)
         torch.testing.assert_close(sparse.scores, dense.scores, rtol=1e-4, atol=1e-5)
         for index in range(len(case.detections)):

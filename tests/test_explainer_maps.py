@@ -8,7 +8,7 @@ from scenes import confident_detector
 
 from explainer.detecting import prepare
 from explainer.errors import UnreadableImageError
-from explainer.maps import Letterbox, energy_in_box, heatmap_of, hottest, keep_hottest, normalise, peak, pixels_in_box
+from explainer.maps import Letterbox, heatmap_of, hottest, keep_hottest, normalise, peak, pixels_in_box
 from explainer.network import Network
 
 
@@ -99,12 +99,6 @@ def test_a_box_holds_the_pixels_whose_centres_lie_inside():
     rows, columns = pixels_in_box([0.6, 1.4, 3.4, 2.6], (10, 10))
     assert (rows, columns) == (slice(1, 3), slice(1, 3))
     assert pixels_in_box([-5, -5, 50, 50], (4, 6)) == (slice(0, 4), slice(0, 6))
-
-
-def test_energy_is_the_share_of_the_sum_inside_the_box():
-    heatmap = np.float32([[1, 1, 0], [0, 0, 2]])
-    assert energy_in_box(heatmap, [0, 0, 2, 1]) == pytest.approx(0.5)
-    assert energy_in_box(np.zeros((2, 2), np.float32), [0, 0, 2, 2]) is None
 
 
 def test_the_peak_is_given_as_x_and_y_and_an_empty_map_has_none():

@@ -7,7 +7,7 @@ import torch
 
 from explainer.errors import UsageError
 from explainer.items import canonical_item
-from explainer.scores import Matches, log_scores, match, summed_class_probability, values
+from explainer.scores import Matches, log_score_slopes, log_scores, match, summed_class_probability, values
 
 # x, y, w, h, objectness, p_0, p_1
 RAW = torch.tensor(
@@ -61,7 +61,7 @@ def test_at_most_ten_predictions_are_read():
 )
 def test_the_value_of_an_item_is_the_weighted_sum_of_its_column(item, expected):
     matches = Matches(torch.tensor([[0, 1]]), torch.tensor([[0.25, 0.75]]), torch.tensor([0]))
-    assert values(RAW[matches.rows], matches, item).item() == pytest.approx(expected)
+    assert values(RAW[matches.rows], matches, (item,)).prod().item() == pytest.approx(expected)
 
 
 def test_the_score_is_the_sum_of_the_logarithms_of_the_items():
@@ -75,6 +75,7 @@ def test_a_probability_of_zero_gives_a_finite_score():
     raw[0, 5] = 0
     matches = Matches(torch.tensor([[0]]), torch.tensor([[1.0]]), torch.tensor([0]))
     assert torch.isfinite(log_scores(raw[matches.rows], matches, ("class",))).all()
+    assert not log_score_slopes(raw[matches.rows], matches, ("class",)).any()
 
 
 def test_the_older_score_is_the_sum_of_all_probabilities_of_the_classes():
