@@ -1,0 +1,184 @@
+"""Figures for the heatmaps of an image's detections, by all that takes part. It touches no files."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from explainer.black_box import BATCH_ON_CPU, BATCH_ON_GPU
+from explainer.contenders import Answer, ByExplainer, Contender, GaussianBox
+from explainer.detecting import detect, prepare
+from explainer.evaluate_options import Evaluation
+from explainer.explanation import Detection
+from explainer.imputing import road
+from explainer.labels import Label
+from explainer.locating import Place, location_figures, places_of
+from explainer.metering import Cost, Meter
+from explainer.metrics import area_under, confidence_drop
+from explainer.network import Network, borrowed
+from explainer.perturbing import Curves, Perturbation, Protocol
+from explainer.randomising import Sanity, shuffled_copies
+
+# A method and a layer, as tables name them.
+Name = tuple[str, str]
+# One detection by one contender: values by column name.
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image under evaluation.
+
+    raw     (N, 5 + classes) raw predictions
+    places  where the evaluated detections lie
+    """
+
+    image_rgb: np.ndarray
+    raw: Tensor
+    places: list[Place]
+    perturbation: Perturbation
+
+    @property
+    def detections(self) -> list[Detection]:
+        """The detections that are evaluated."""
+        return [place.detection for place in self.places]
+
+
+class Evaluator:
+    """Scores the heatmaps of every contender for the detections of one image after the other.
+
+    meter  counts what is run of the network while it is entered
+    """
+
+    def __init__(self, model: nn.Module, options: Evaluation):
+        self.options = options
+        self.network = Network(model)
+        self.meter = Meter(self.network)
+        random, *methods = [ByExplainer(self.network, layer, settings) for layer, settings in options.settings()]
+        self.contenders: list[Contender] = [random, GaussianBox(), *methods]
+        self.reference = random.explainer
+        self.sanity: dict[Name, Sanity] = {}
+        if options.sanity:
+            copies = shuffled_copies(self.network, options.seed)
+            self.sanity = {(each.method, each.layer): Sanity(each.explainer, copies) for each in (random, *methods)}
+
+    def __call__(
+        self, image_rgb: np.ndarray, labels: tuple[Label, ...] = (), without: Collection[Name] = ()
+    ) -> Iterator[list[Row]]:
+        """Yield the rows of each contender but those `without`, one row for each evaluated detection of an image."""
+        wanted = [each for each in self.contenders if (each.method, each.layer) not in without]
+        if not wanted:
+            return
+        with borrowed(self.network):
+            scene = self._scene(image_rgb, labels)
+            for contender in wanted if scene.places else ():
+                with self.meter.measuring() as cost:
+                    answer = contender(image_rgb, scene.detections)
+                yield self._rows(contender, scene, answer, cost)
+
+    def explain(self, image_rgb: np.ndarray, row: int, contender: Contender) -> tuple[Detection, np.ndarray]:
+        """Return an evaluated detection, known by its raw prediction, and its heatmap by a contender."""
+        with borrowed(self.network):
+            detections = self._scene(image_rgb, ()).detections
+            found = next(detection for detection in detections if detection.row == row)
+            return found, contender(image_rgb, [found]).heatmaps[0]
+
+    def _scene(self, image_rgb: np.ndarray, labels: tuple[Label, ...]) -> Scene:
+        """Return what there is to evaluate in an image."""
+        image, letterbox = prepare(image_rgb, self.reference.input_size, self.network)
+        with self.meter.calibrating():
+            recording = self.network.record(image, (), False)
+        found, _ = detect(self.network, recording, letterbox, self.reference.settings)
+        chosen = self._sample([detection for detection in found if has_area(detection)])
+        options = self.options
+        batch_size = options.batch_size or (BATCH_ON_CPU if image.device.type == "cpu" else BATCH_ON_GPU)
+        protocol = Protocol(options.deletion, options.steps, batch_size, options.seed)
+        rows = [detection.row for detection in chosen]
+        perturbation = Perturbation(self.network.predict, image, letterbox, rows, protocol)
+        return Scene(image_rgb, recording.raw, places_of(chosen, labels, image_rgb.shape[:2]), perturbation)
+
+    def _sample(self, detections: list[Detection]) -> list[Detection]:
+        """Return as many detections as an image may have, drawn by seed, most confident first."""
+        order = np.random.default_rng(self.options.seed).permutation(len(detections))
+        return [detections[index] for index in np.sort(order[: self.options.max_det_per_image])]
+
+    def _rows(self, contender: Contender, scene: Scene, answer: Answer, cost: Cost) -> list[Row]:
+        """Return the rows of one contender's answer."""
+        common = {"method": contender.method, "layer": contender.layer} | cost_figures(cost, answer.shared_by)
+        scores = self._scores(contender, scene, answer)
+        return [
+            common | identity(place.detection) | {"read": layers} | location_figures(heatmap, place) | figures
+            for place, layers, heatmap, figures in zip(
+                scene.places, answer.layers, answer.heatmaps, scores, strict=True
+            )
+        ]
+
+    def _scores(self, contender: Contender, scene: Scene, answer: Answer) -> list[Row]:
+        """Return the figures of each heatmap that need masked passes, or further explanations."""
+        perturbation, each = scene.perturbation, range(len(scene.places))
+        rows = [
+            curve_figures(curves) | shown_figures(shown)
+            for curves, shown in zip(
+                perturbation.curves(answer.heatmaps, each), perturbation.shown(answer.heatmaps, each), strict=True
+            )
+        ]
+        further: list[Sequence[Row]] = []
+        if self.options.road:
+            further.append([{"road": value} for value in road(perturbation, answer.heatmaps, each)])
+        sanity = self.sanity.get((contender.method, contender.layer))
+        if sanity:
+            further.append(sanity.figures(scene.image_rgb, answer.explained, scene.raw))
+        for more in further:
+            for row, entry in zip(rows, more, strict=True):
+                row |= entry
+        return rows
+
+
+def has_area(detection: Detection) -> bool:
+    """Return whether some of a detection's box lies inside the image."""
+    x1, y1, x2, y2 = detection.xyxy
+    return bool(x2 > x1 and y2 > y1)
+
+
+def identity(detection: Detection) -> Row:
+    """Return which detection a row is about."""
+    x1, y1, x2, y2 = detection.xyxy.tolist()
+    return {
+        "row": detection.row,
+        "class": detection.class_index,
+        "name": detection.name,
+        "confidence": detection.confidence,
+        "x1": x1,
+        "y1": y1,
+        "x2": x2,
+        "y2": y2,
+        "stride": detection.stride,
+    }
+
+
+def cost_figures(cost: Cost, shared_by: int) -> Row:
+    """Return what an explanation cost, as the share of each of the detections that were explained at once."""
+    return {
+        "milliseconds": 1e3 * cost.seconds / shared_by,
+        "passes": cost.passes / shared_by,
+        "passes_per_image": cost.passes,
+        "memory": cost.memory,
+    }
+
+
+def curve_figures(curves: Curves) -> Row:
+    """Return the areas under the curves, and the curves themselves."""
+    deletion, insertion = area_under(curves.deletion), area_under(curves.insertion)
+    return {
+        "deletion": deletion,
+        "insertion": insertion,
+        "overall": insertion - deletion,
+        "deletion_curve": curves.deletion,
+        "insertion_curve": curves.insertion,
+    }
+
+
+def shown_figures(left: float) -> Row:
+    """Return the figures of the score that is left when only the evidence is shown; 1 is that of the whole image."""
+    return {"drop": confidence_drop(left), "increase": float(left > 1)}

@@ -1,0 +1,139 @@
+"""What an evaluation leaves on disk: its options and a row for each detection, and at the end tables and pictures.
+
+A run that was stopped goes on in the same folder: what it had finished is kept.
+"""
+
+import csv
+from collections import Counter, defaultdict
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from explainer.errors import UsageError
+from explainer.evaluate_options import Evaluation
+from explainer.figures import FIGURES
+from explainer.results import write_picture
+
+IDENTITY = ("image", "row", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride", "method", "layer", "read")
+CURVES = ("deletion_curve", "insertion_curve")
+# How many rows an image has by one contender: fewer are there if the run was stopped while it wrote them.
+TOGETHER = "together"
+COLUMNS = (*IDENTITY, *FIGURES, *CURVES, TOGETHER)
+TABLE, OPTIONS = "detections.csv", "options.yaml"
+
+
+class EvaluationResults:
+    """The folder of one evaluation, made when it is entered; leaving it closes the table of detections.
+
+    finished  for each image the contenders, as (method, layer), whose rows are there already; `resumes` keeps them
+    """
+
+    def __init__(self, folder: Path, options: Evaluation, *, resumes: bool = False):
+        self.folder, self.options, self.resumes = folder, options, resumes
+        self.finished: dict[str, set[tuple[str, str]]] = defaultdict(set)
+
+    def __enter__(self) -> "EvaluationResults":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_options(self.folder / OPTIONS, self.options)
+        kept = complete_rows(self.folder / TABLE) if self.resumes else []
+        for row in kept:
+            self.finished[row["image"]].add((row["method"], row["layer"]))
+        write_rows(self.folder / TABLE, kept)
+        self._table = (self.folder / TABLE).open("a", newline="", encoding="utf-8")
+        self._rows = csv.DictWriter(self._table, COLUMNS)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._table.close()
+
+    def add(self, image: Path, rows: list[dict]) -> None:
+        """Write the rows of an image by one contender; they are on disk when this returns."""
+        common = {"image": str(image), TOGETHER: len(rows)}
+        self._rows.writerows(common | {name: as_text(value) for name, value in row.items()} for row in rows)
+        self._table.flush()
+
+    def table(self):
+        """Return all rows so far as a DataFrame; UsageError where nothing was detected."""
+        import pandas as pd
+
+        # Names are text, whatever they look like; only a figure can be missing.
+        texts = dict.fromkeys(("method", "layer", "read", "name"), str)
+        missing = {name: [""] for name in FIGURES}
+        rows = pd.read_csv(self.folder / TABLE, dtype=texts, keep_default_na=False, na_values=missing)
+        if rows.empty:
+            raise UsageError(
+                f"nothing was detected above confidence {self.options.conf_thres} in --data '{self.options.data}'; "
+                "try a lower --conf-thres"
+            )
+        return rows
+
+    def save_text(self, name: str, text: str) -> None:
+        """Write a text file."""
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def save_picture(self, name: str, picture_rgb: np.ndarray) -> None:
+        """Write a picture in the format of its suffix; OSError if that fails."""
+        write_picture(self.folder / name, picture_rgb)
+
+
+def as_text(value: object) -> object:
+    """Return a value as the table writes it: numbers short, curves as numbers with blanks between them."""
+    if isinstance(value, np.ndarray):
+        return " ".join(format(entry, ".4f") for entry in value)
+    return format(value, ".6g") if isinstance(value, float) else value
+
+
+def complete_rows(path: Path) -> list[dict]:
+    """Return the rows of a table, without those that a stopped run did not write to the end; none where there is no table."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    counts = Counter(unit_of(row) for row in rows)
+    return [row for row in rows if row[TOGETHER] == str(counts[unit_of(row)])]
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """Write a table of these rows in place of the one that is there, which stays until the new one is complete."""
+    beside = path.with_suffix(".new")
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    beside.replace(path)
+
+
+def unit_of(row: dict) -> tuple:
+    """Return what is written at once: an image by a contender."""
+    return row["image"], row["method"], row["layer"]
+
+
+def write_options(path: Path, options: Evaluation) -> None:
+    """Write the options of a run, so that it can be gone on with."""
+    import yaml
+
+    values = {name: plain(value) for name, value in asdict(options).items() if name != "resume"}
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def plain(value: object) -> object:
+    """Return a value of an option as YAML knows it: paths as text, tuples as lists."""
+    if isinstance(value, (tuple, list)):
+        return [plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def resumed(options: Evaluation) -> tuple[Evaluation, Path]:
+    """Return the options and the folder of the run to go on with; UsageError where there is none, or others are asked for."""
+    import yaml
+
+    folder = Path(options.resume)
+    if not (folder / OPTIONS).is_file():
+        raise UsageError(f"--resume '{folder}' holds no {OPTIONS}; give the folder of an evaluation that was stopped")
+    kept = Evaluation(**yaml.safe_load((folder / OPTIONS).read_text(encoding="utf-8")))
+    usual, given = asdict(Evaluation()), asdict(options)
+    others = [n for n in given if n != "resume" and given[n] != usual[n] and plain(given[n]) != plain(asdict(kept)[n])]
+    if others:
+        raise UsageError(f"--resume goes on with the options of '{folder}'; leave --{others[0].replace('_', '-')} out")
+    return kept, folder

@@ -1,0 +1,76 @@
+"""Where the heatmap of a detection lies: on its box, on its label, on other objects."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from explainer import metrics
+from explainer.boxes import Box
+from explainer.explanation import Detection
+from explainer.labels import Label, boxes_of
+from explainer.maps import pixels_in_box
+from explainer.metrics import Region
+from explainer.outcomes import OVERLAP_OF_A_HIT, overlaps
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a detection lies in an image; its label and the other labelled objects, where a label fits it."""
+
+    detection: Detection
+    label: Region | None = None
+    others: tuple[Region, ...] = ()
+
+
+def places_of(detections: list[Detection], labels: tuple[Label, ...], image_size: tuple[int, int]) -> list[Place]:
+    """Return the place of each detection, with the label of its class that it overlaps most, by half or more."""
+    if not labels:
+        return [Place(found) for found in detections]
+    boxes = [Box(np.float32(corners), index) for *corners, index in boxes_of(labels, image_size)]
+    regions = [region_of(label, box, image_size) for label, box in zip(labels, boxes, strict=True)]
+    places = []
+    for found, overlap in zip(detections, overlaps(detections, boxes), strict=True):
+        best = int(overlap.argmax())
+        if overlap[best] < OVERLAP_OF_A_HIT:
+            places.append(Place(found))
+        else:
+            others = tuple(region for index, region in enumerate(regions) if index != best)
+            places.append(Place(found, regions[best], others))
+    return places
+
+
+def region_of(label: Label, box: Box, image_size: tuple[int, int]) -> Region:
+    """Return the pixels of an image (height, width) inside the outline of a label, or inside its box if it has none."""
+    import cv2
+
+    if not label.outline:
+        return pixels_in_box(box.xyxy, image_size)
+    height, width = image_size
+    corners = np.float64(label.outline).reshape(-1, 2) * (width, height) - 0.5
+    mask = np.zeros(image_size, dtype=np.uint8)
+    return cv2.fillPoly(mask, [np.int32(np.rint(corners))], 1).astype(bool)
+
+
+def location_figures(heatmap: np.ndarray, place: Place) -> dict[str, float | None]:
+    """Return the figures that say where a heatmap (H, W) lies. An empty one misses everything: it counts as 0 there."""
+    box = pixels_in_box(place.detection.xyxy, heatmap.shape)
+    return {
+        "energy_in_box": metrics.share_inside(heatmap, box) or 0.0,
+        "peak_in_box": float(metrics.peak_inside(heatmap, box) or False),
+        "enrichment": metrics.enrichment(heatmap, box) or 0.0,
+        **label_figures(heatmap, place),
+        "compactness": metrics.compactness(heatmap, place.detection.xyxy),
+        "sparseness": metrics.gini(heatmap),
+        "blank": float(not heatmap.any()),
+    }
+
+
+def label_figures(heatmap: np.ndarray, place: Place) -> dict[str, float | None]:
+    """Return the figures that need a label; None each where there is none."""
+    if place.label is None:
+        return dict.fromkeys(("energy_in_label", "peak_in_label", "on_others"))
+    return {
+        "energy_in_label": metrics.share_inside(heatmap, place.label) or 0.0,
+        "peak_in_label": float(metrics.peak_inside(heatmap, place.label) or False),
+        "on_others": metrics.object_discrimination(heatmap, place.label, place.others),
+    }

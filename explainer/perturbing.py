@@ -1,0 +1,194 @@
+"""Pixels taken away or put back in the order of a heatmap, and what is left of the detections: masked passes in batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from explainer.maps import Letterbox
+from explainer.similarity import similarities
+from utils.general import xywh2xyxy
+
+# Images (B, 3, h, w) in 0..1 -> raw predictions (B, N, 5 + classes).
+Predict = Callable[[Tensor], Tensor]
+
+GREY = 114 / 255
+# Blur that leaves little to detect, as a standard deviation in pixels of the network's input.
+BLUR_SIGMA = 10
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What is left of a detection, 1 for the whole image, with 0, 1/steps, ..., 1 of its pixels deleted or inserted."""
+
+    deletion: np.ndarray
+    insertion: np.ndarray
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How pixels are taken away and put back.
+
+    deletion    what a deleted pixel becomes: "grey" (the letterbox's), "zero" or "blur"; inserted ones replace a blur
+    steps       how many equal parts the pixels are taken in
+    batch_size  images in one pass of the network
+    seed        of the order of pixels that a heatmap does not tell apart
+    """
+
+    deletion: str = "grey"
+    steps: int = 20
+    batch_size: int = 1
+    seed: int = 0
+
+
+class Perturbation:
+    """One image whose pixels are taken away and put back. Its padding is neither counted nor changed.
+
+        perturbation = Perturbation(network.predict, image, letterbox, [found.row for found in detections])
+        curves = perturbation.curves([entry.heatmap for entry in explanation.detections], range(len(detections)))
+
+    predict  gives raw predictions of images
+    image    the network's input (1, 3, h, w) in 0..1
+    rows     the raw predictions of the image that its detections come from, the d-th for detection d
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        image: Tensor,
+        letterbox: Letterbox,
+        rows: Sequence[int],
+        protocol: Protocol = Protocol(),
+    ):
+        self.predict, self.image, self.letterbox, self.protocol = predict, image, letterbox, protocol
+        raw = predict(image)
+        sought = raw[0, list(rows)]
+        self.boxes_xyxy, self.probabilities = xywh2xyxy(sought[:, :4]), sought[:, 5:]
+        self.clean = self._similarities(raw)[0]
+
+    @cached_property
+    def blurred(self) -> Tensor:
+        """The image with its content blurred."""
+        return self.replaced(blur)
+
+    @cached_property
+    def deleted(self) -> Tensor:
+        """The image with all of its content deleted."""
+        if self.protocol.deletion == "blur":
+            return self.blurred
+        value = GREY if self.protocol.deletion == "grey" else 0.0
+        return self.replaced(lambda content: torch.full_like(content, value))
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """What is left of each detection when everything is deleted, and when everything is blurred, (2, D)."""
+        return self.left(iter([self.deleted, self.blurred]), 2).cpu().numpy()
+
+    def left(self, images: Iterator[Tensor], count: int) -> Tensor:
+        """Return what is left of each detection in `count` images (1, 3, h, w), as (count, D); 1 for the whole image."""
+        parts = []
+        for _ in range(0, count, self.protocol.batch_size):
+            batch = list(islice(images, self.protocol.batch_size))
+            # To copy a single image takes as long as to mask it.
+            parts.append(self._similarities(self.predict(batch[0] if len(batch) == 1 else torch.cat(batch))))
+        return torch.cat(parts) / self.clean
+
+    def _similarities(self, raw: Tensor) -> Tensor:
+        """Return the similarity of each detection with raw predictions (B, N, 5 + classes) of images, (B, D)."""
+        return similarities(raw, self.boxes_xyxy, self.probabilities)
+
+    def curves(self, maps: Sequence[np.ndarray], detections: Sequence[int]) -> list[Curves]:
+        """Return the curves of heatmaps, float (height, width) of any size over the image's content, and their detections."""
+        between = range(1, self.protocol.steps)
+        count = 2 * len(maps) * len(between)
+        left = self.left(self._masked(maps), count).cpu().numpy().reshape(2, -1, len(between), len(self.clean))
+        return [
+            Curves(
+                deletion=np.array([1.0, *left[0, index, :, detection], self.ends[0, detection]]),
+                insertion=np.array([self.ends[1, detection], *left[1, index, :, detection], 1.0]),
+            )
+            for index, detection in enumerate(detections)
+        ]
+
+    def shown(self, maps: Sequence[np.ndarray], detections: Sequence[int]) -> list[float]:
+        """Return what is left of each detection when the image shows through its own map alone, and is deleted elsewhere."""
+        images = (
+            torch.lerp(self.deleted, self.image, self._on_input(heatmap).to(self.image.dtype)) for heatmap in maps
+        )
+        left = self.left(images, len(maps))
+        return [float(left[index, detection]) for index, detection in enumerate(detections)]
+
+    def _masked(self, maps: Sequence[np.ndarray]) -> Iterator[Tensor]:
+        """Yield the images of all maps with pixels deleted, step by step, then those with pixels inserted."""
+        steps = [self.step_of_pixel(heatmap) for heatmap in maps]
+        for start, goal in ((self.image, self.deleted), (self.blurred, self.image)):
+            for step_of_pixel in steps:
+                for step in range(1, self.protocol.steps):
+                    yield torch.where(step_of_pixel <= step, goal, start)
+
+    def step_of_pixel(self, heatmap: np.ndarray) -> Tensor:
+        """Return the step, from 1, that changes each pixel of the input (h, w), the hottest first; none for the padding."""
+        steps = self.protocol.steps
+        whole = torch.full(self.letterbox.input_size, steps + 1, dtype=torch.int16, device=self.image.device)
+        order = self.order(heatmap)
+        whole[self._content] = (order * steps // order.numel() + 1).to(torch.int16)
+        return whole
+
+    def order(self, heatmap: np.ndarray) -> Tensor:
+        """Return how many of the content's pixels are hotter, int64 (height, width), for each of them.
+
+        Equal values are taken in a random order, always the same, so that a flat map prefers no place.
+        """
+        flat = self._on_input(heatmap)[self._content].flatten()
+        hottest_first = self._shuffle[flat[self._shuffle].argsort(descending=True, stable=True)]
+        order = torch.empty_like(hottest_first)
+        order[hottest_first] = torch.arange(len(order), device=order.device)
+        return order.view(self.letterbox.content_size)
+
+    def replaced(self, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return a copy of the image (1, 3, h, w) whose content went through `change`; the padding stays."""
+        rows, columns = self._content
+        copy = self.image.clone()
+        copy[:, :, rows, columns] = change(copy[:, :, rows, columns])
+        return copy
+
+    @cached_property
+    def _shuffle(self) -> Tensor:
+        """The content's pixels in a random order."""
+        height, width = self.letterbox.content_size
+        order = torch.randperm(height * width, generator=torch.Generator().manual_seed(self.protocol.seed))
+        return order.to(self.image.device)
+
+    @property
+    def _content(self) -> tuple[slice, slice]:
+        return content_of(self.letterbox)
+
+    def _on_input(self, heatmap: np.ndarray) -> Tensor:
+        """Return a heatmap of the content as one of the input (h, w), zero in the padding."""
+        import cv2
+
+        height, width = self.letterbox.content_size
+        shrinks = heatmap.shape[0] > height
+        fitted = cv2.resize(heatmap, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        whole = torch.zeros(self.letterbox.input_size, device=self.image.device)
+        whole[self._content] = torch.from_numpy(np.float32(fitted)).to(whole)
+        return whole
+
+
+def content_of(letterbox: Letterbox) -> tuple[slice, slice]:
+    """Return the rows and columns of the network's input that hold the image."""
+    height, width = letterbox.content_size
+    return slice(letterbox.top, letterbox.top + height), slice(letterbox.left, letterbox.left + width)
+
+
+def blur(content: Tensor) -> Tensor:
+    """Return an image (1, 3, h, w) blurred so far that little can be detected in it."""
+    import cv2
+
+    pixels = content[0].permute(1, 2, 0).float().cpu().numpy()
+    soft = cv2.GaussianBlur(pixels, (0, 0), BLUR_SIGMA, borderType=cv2.BORDER_REFLECT)
+    return torch.from_numpy(soft).permute(2, 0, 1)[None].to(content)
