@@ -1,0 +1,214 @@
+"""Exported models, TorchScript and ONNX: the black-box methods explain them as they explain the checkpoint."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scenes import confident_detector, picture, save_checkpoint
+from torch import nn
+
+from explainer import black_box
+from explainer.comparing import Comparer
+from explainer.errors import UsageError
+from explainer.explain import Explainer
+from explainer.explainer import main, parse_opt, run
+from explainer.exported import class_count, levels_of
+from models.autoshape import AutoShape
+from models.common import DetectMultiBackend
+
+PICTURE = picture(64, 96)
+IMAGE = torch.zeros(1, 3, 64, 96)
+SETTINGS = {"method": "DRISE", "conf_thres": 0.05, "imgsz": (64, 96), "max_det": 5, "masks": 12}
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning"
+)
+
+
+class Predictions(nn.Module):
+    """A detector that gives its predictions alone, as exports do.
+
+    drop: rows to leave out, so that it cannot be told where the others come from.
+    """
+
+    def __init__(self, drop: int = 0):
+        super().__init__()
+        self.detector, self.drop = confident_detector(), drop
+
+    def forward(self, im):
+        return self.detector(im)[0][:, self.drop :]
+
+
+class OneSize(Predictions):
+    """A detector that only takes images of one size, as a traced one of stock YOLOv5 does."""
+
+    def forward(self, im):
+        return super().forward(im + torch.zeros(1, 3, 64, 96))
+
+
+def torchscript(folder, model=None):
+    path = str(folder / "best.torchscript")
+    extra = {"config.txt": json.dumps({"stride": 8, "names": confident_detector().names})}
+    torch.jit.save(torch.jit.trace(model or Predictions(), IMAGE), path, _extra_files=extra)
+    return path
+
+
+def onnx(folder, model=None, dynamic=False):
+    library = pytest.importorskip("onnx", reason="needs onnx to export a model: pip install onnx")
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime")
+    path = str(folder / "best.onnx")
+    axes = {"images": {0: "batch", 2: "height", 3: "width"}} if dynamic else None
+    torch.onnx.export(model or Predictions(), IMAGE, path, dynamo=False, input_names=["images"], dynamic_axes=axes)
+    exported = library.load(path)
+    library.helper.set_model_props(exported, {"stride": "8", "names": str(confident_detector().names)})
+    library.save(exported, path)
+    return path
+
+
+def compare(explanation, expected):
+    assert len(explanation.detections) == len(expected.detections) == 5
+    for found, wanted in zip(explanation.detections, expected.detections, strict=True):
+        np.testing.assert_allclose(found.detection.xyxy, wanted.detection.xyxy, atol=1e-2)
+        assert (found.detection.name, found.detection.stride) == (wanted.detection.name, wanted.detection.stride)
+        np.testing.assert_allclose(found.cams[0], wanted.cams[0], atol=1e-4)
+        assert found.row()["layer"] == "predictions"
+
+
+@pytest.mark.parametrize("export", [torchscript, onnx])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_an_exported_model_has_the_maps_of_its_checkpoint(export, batch, tmp_path, monkeypatch):
+    monkeypatch.setattr(black_box, "BATCH_ON_CPU", batch)
+    compare(Explainer(export(tmp_path), **SETTINGS)(PICTURE), Explainer(confident_detector(), **SETTINGS)(PICTURE))
+
+
+def test_opencv_runs_onnx_to_the_same_maps(tmp_path):
+    backend = DetectMultiBackend(onnx(tmp_path), dnn=True)
+    backend.names, backend.stride = confident_detector().names, 8
+    compare(Explainer(backend, **SETTINGS)(PICTURE), Explainer(confident_detector(), **SETTINGS)(PICTURE))
+
+
+def test_a_dynamic_export_takes_rectangles_and_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(black_box, "BATCH_ON_CPU", 4)
+    settings = SETTINGS | {"imgsz": 96}
+    explainer = Explainer(onnx(tmp_path, dynamic=True), **settings)
+    assert (explainer.network.rectangular, explainer.network.batched) == (True, True)
+    compare(explainer(PICTURE), Explainer(confident_detector(), **settings)(PICTURE))
+
+
+def test_an_export_of_one_size_fills_it(tmp_path):
+    seen = Explainer(torchscript(tmp_path), **SETTINGS).see(picture(60, 40))
+    assert seen.recording.image.shape == (1, 3, 64, 96)
+    assert seen.letterbox.input_size == (64, 96)
+
+
+@pytest.mark.parametrize("wrap", [lambda backend: backend, AutoShape])
+def test_a_loaded_backend_is_explained_and_left_as_it_was(wrap, tmp_path):
+    model = wrap(DetectMultiBackend(torchscript(tmp_path)))
+    modes = [module.training for module in model.modules()]
+    assert Explainer(model, **SETTINGS)(PICTURE).detections
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_a_backend_of_a_checkpoint_is_explained_by_its_layers(tmp_path):
+    backend = DetectMultiBackend(save_checkpoint(tmp_path / "best.pt", confident_detector()))
+    assert Explainer(backend, method="GradCAM", conf_thres=0.05, imgsz=96)(PICTURE).detections
+
+
+def test_where_predictions_come_from_is_unknown_without_all_of_them(tmp_path):
+    explanation = Explainer(torchscript(tmp_path, Predictions(drop=1)), **SETTINGS)(PICTURE)
+    assert [entry.detection.stride for entry in explanation.detections] == [None] * 5
+    assert explanation.detections[0].title.endswith("stride unknown")
+    with pytest.raises(UsageError, match="--scales: where each prediction comes from cannot be told"):
+        Explainer(torchscript(tmp_path, Predictions(drop=1)), scales=True, **SETTINGS)
+
+
+def test_strides_are_told_from_the_centres_of_the_predictions():
+    raw = confident_detector()(IMAGE)[0][0].detach()
+    levels = levels_of(raw, (64, 96))
+    assert [(level.stride, level.head.na) for level in levels] == [(4, 2), (8, 2)]
+    assert levels_of(raw.flip(0), (64, 96))[0].stride is None
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize("method", ["GradCAM", "LayerCAM", "EigenCAM", "AblationCAM", "FullGrad"])
+def test_a_method_that_reads_layers_refuses_and_names_those_that_do_not(method, tmp_path):
+    path = torchscript(tmp_path)
+    for model in (path, DetectMultiBackend(path)):
+        with pytest.raises(UsageError, match=rf"gives predictions alone, and {method} reads layers; .*--method DRISE"):
+            Explainer(model, method=method)
+
+
+def test_the_command_refuses_before_anything_is_loaded(capsys):
+    assert main(parse_opt(["--weights", "missing.onnx", "--method", "DRISE", "LayerCAM"])) == 2
+    line = capsys.readouterr().err
+    assert (
+        "weights 'missing.onnx' is no .pt checkpoint: an exported model gives predictions alone, and LayerCAM" in line
+    )
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("export", [torchscript, onnx])
+def test_another_size_than_it_was_exported_with_is_refused(export, tmp_path):
+    with pytest.raises(UsageError, match="give --imgsz") as caught:
+        Explainer(export(tmp_path, OneSize()), **SETTINGS | {"imgsz": 128})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "names"),
+    [
+        ([(1, 84, 8400)], 80),
+        ([(1, 100, 6)], 80),
+        ([(1, 100)], 80),
+        ([(1, 100, 117)], 80),
+    ],
+)
+def test_what_is_no_yolov5_detector_is_refused(shapes, names):
+    with pytest.raises(UsageError, match=r"the exported model gives \(1, .*\) for 80 class names"):
+        class_count([torch.empty(shape) for shape in shapes], dict.fromkeys(range(names)))
+
+
+def test_columns_of_masks_are_no_classes():
+    assert class_count([torch.empty(1, 100, 117), torch.empty(1, 32, 20, 20)], dict.fromkeys(range(80))) == 80
+    assert class_count([torch.empty(1, 100, 85)], dict.fromkeys(range(999))) == 80
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (["a.onnx", "b.onnx"], "only those make an ensemble; give one file"),
+        ("missing.onnx", "weights 'missing.onnx' cannot be run"),
+        ("best.safetensors", "is no .pt checkpoint and no exported model; give"),
+    ],
+)
+def test_files_that_cannot_be_run_are_refused(weights, message):
+    with pytest.raises(UsageError, match=message):
+        Explainer(weights, method="DRISE")
+
+
+# The whole command
+
+
+def test_the_command_explains_an_exported_model(tmp_path):
+    cv2.imwrite(str(tmp_path / "picture.png"), PICTURE[..., ::-1])
+    image = run(
+        weights=torchscript(tmp_path), source=str(tmp_path / "picture.png"), project=str(tmp_path / "runs"), **SETTINGS
+    )
+    assert image.shape == PICTURE.shape
+    with (tmp_path / "runs/exp/explanations.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    assert {row["layer"] for row in rows} == {"predictions"}
+    assert {row["stride"] for row in rows} <= {"4", "8"}
+    assert {row["method"] for row in rows} == {"DRISE"}
+
+
+def test_a_checkpoint_and_its_export_can_be_compared(tmp_path):
+    pt = save_checkpoint(tmp_path / "best.pt", confident_detector())
+    comparison = Comparer([pt, torchscript(tmp_path)], **SETTINGS)(PICTURE)
+    assert isinstance(comparison.overlay(), np.ndarray)
