@@ -1,0 +1,116 @@
+"""Explanations where the right answer is known: the emblem decides the class, the body decides the box.
+
+Read with LayerCAM at the end of the backbone's stride 8 (layer 4), whose cells are smaller than an emblem. Every object is
+asked about, found or not, so that models and classes are compared on the same boxes.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from evidence_demo import WEIGHTS, demo_scenes
+
+from explainer.explain import Explainer
+from models.experimental import attempt_load
+
+LAYER = 4
+# The size of the scenes.
+IMGSZ = 480
+# Evidence for an edge lies in cells on either side of it: a body is taken with one cell of the layer around it.
+CELL = 8
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Means over all objects of the demo: shares of a map's sum, and of maps whose peak is a hit, all 0..1."""
+
+    energy_on_emblem: float
+    energy_on_rest_of_body: float
+    peak_on_emblem: float
+
+
+@pytest.fixture(scope="module")
+def model():
+    return attempt_load(WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return demo_scenes()
+
+
+@pytest.fixture(scope="module")
+def of_class(model, scenes):
+    return figures(model, scenes)
+
+
+@pytest.fixture(scope="module")
+def emblem_share(scenes):
+    """How much of a visible body its emblem is, in the mean: what a map that shows just the body would score."""
+    return np.mean([(s.emblems.sum((1, 2)) / s.bodies.sum((1, 2))).mean() for s in scenes])
+
+
+def figures(model, scenes, *, classes_further=0, **settings) -> Figures:
+    """Return how the maps of all objects lie on their emblems and bodies, each asked about with its own class or another."""
+    explainer = Explainer(model, **{"method": "LayerCAM", "layer": LAYER, "imgsz": IMGSZ, **settings})
+    count = len(explainer.network.names)
+    rows = []
+    for scene in scenes:
+        classes = (scene.classes + classes_further) % count
+        asked = [(*box, int(index)) for box, index in zip(scene.boxes.tolist(), classes, strict=True)]
+        for number, entry in enumerate(explainer(scene.image_rgb, boxes=asked).detections):
+            rows.append(figures_of(entry.heatmap, scene.emblems[number], scene.bodies[number]))
+    return Figures(*np.mean(rows, axis=0))
+
+
+def figures_of(heatmap, emblem, body) -> tuple[float, float, float]:
+    """Return the figures of one map; those of an empty map are zero."""
+    total = max(heatmap.sum(), 1e-9)
+    hit = emblem[np.unravel_index(heatmap.argmax(), heatmap.shape)] and heatmap.any()
+    rest = cv2.dilate(body.astype(np.uint8), np.ones((2 * CELL + 1, 2 * CELL + 1))) > emblem
+    return heatmap[emblem].sum() / total, heatmap[rest].sum() / total, hit
+
+
+def shuffled(model):
+    """Return a copy of the model whose weights have changed places within each layer."""
+    other, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            order = torch.randperm(parameter.numel(), generator=generator)
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return other
+
+
+def test_the_class_is_explained_by_the_emblem_far_better_than_by_chance(model, scenes, of_class, emblem_share):
+    by_chance = figures(model, scenes, method="RandomCAM")
+    assert of_class.energy_on_emblem > 3 * max(by_chance.energy_on_emblem, emblem_share)
+    assert of_class.peak_on_emblem > max(by_chance.peak_on_emblem, emblem_share) + 0.5
+
+
+def test_the_layer_that_is_picked_by_itself_shows_the_emblem_too(model, scenes, emblem_share):
+    by_chance = figures(model, scenes, method="RandomCAM", layer=13)
+    picked = figures(model, scenes, layer="auto")
+    assert picked.energy_on_emblem > 3 * by_chance.energy_on_emblem
+    assert picked.energy_on_emblem > 1.2 * emblem_share
+
+
+@pytest.mark.parametrize("item", ["x_center", "width"])
+def test_the_box_is_explained_by_the_body_more_than_the_class_is(model, scenes, of_class, item):
+    of_item = figures(model, scenes, backprop_array=item)
+    assert of_item.energy_on_rest_of_body > of_class.energy_on_rest_of_body + 0.05
+    assert of_item.energy_on_rest_of_body > 5 * of_item.energy_on_emblem
+    assert of_item.energy_on_emblem < 0.3 * of_class.energy_on_emblem
+
+
+@pytest.mark.parametrize("further", [1, 2, 3])
+def test_the_map_of_a_wrong_class_shows_the_emblem_less(model, scenes, of_class, further):
+    assert figures(model, scenes, classes_further=further).energy_on_emblem < 0.4 * of_class.energy_on_emblem
+
+
+def test_the_maps_of_a_model_with_shuffled_weights_show_no_emblems(model, scenes, of_class):
+    by_noise = figures(shuffled(model), scenes)
+    assert by_noise.energy_on_emblem < 0.4 * of_class.energy_on_emblem
+    assert by_noise.peak_on_emblem < of_class.peak_on_emblem - 0.4
