@@ -19,7 +19,7 @@ PICTURE = picture(64, 96)
 SETTINGS = {"conf_thres": 0.05, "imgsz": 96}
 WHOLE = Letterbox((2, 2), (2, 2), (2, 2), 0, 0)
 # A method that is added has to say whether its map has a sign.
-WITH_A_SIGN = {"GradCAM", "XGradCAM", "HiResCAM", "ShapleyCAM", "FinerCAM", "AblationCAM", "SSGradCAM"}
+WITH_A_SIGN = {"GradCAM", "XGradCAM", "HiResCAM", "ShapleyCAM", "FinerCAM", "AblationCAM", "SSGradCAM", "FocusedRISE"}
 
 
 def signed_map_of_the_library(method, layer, entries):
@@ -130,7 +130,8 @@ def test_a_method_without_a_sign_says_why_and_which_ones_have_one(method):
 @pytest.mark.parametrize("method", sorted(WITH_A_SIGN))
 def test_a_method_with_a_sign_shows_it(method):
     settings = SETTINGS | {"method": method, "signed": True, "max_det": 5}
-    maps = [Explainer(confident_detector(), layer=layer, **settings)(PICTURE).signed for layer in (2, 3)]
+    layers = (2, 3) if METHODS[method].chooses_layers else ("auto",) * 2
+    maps = [Explainer(confident_detector(), layer=layer, **settings)(PICTURE).signed for layer in layers]
     assert [np.abs(signed).max() for signed in maps] == pytest.approx([1, 1])
     assert min(signed.min() for signed in maps) < 0
 
