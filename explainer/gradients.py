@@ -34,7 +34,7 @@ class SparseHead:
         gradient = self.gradients[level][chosen]
         if not gradient.any():
             return None
-        dense = torch.zeros_like(like, requires_grad=False)
+        dense = torch.zeros_like(like, requires_grad=False, memory_format=torch.contiguous_format)
         cell = self.cells.cell[self.cells.of_level[level][chosen]]
         dense[0].flatten(1).index_add_(1, cell, gradient.T.to(dense.dtype))
         return dense

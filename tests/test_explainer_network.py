@@ -153,3 +153,47 @@ class ListOfModules(nn.Module):
         for part in self.parts:
             x = part(x)
         return x
+
+
+class Gate(nn.Module):
+    """Scales a map by a number made of all its values, taken side by side in one way or another."""
+
+    def __init__(self, flatten):
+        super().__init__()
+        self.flatten = flatten
+
+    def forward(self, x):
+        return x * self.flatten(x).std().sigmoid()
+
+
+def gated(flatten):
+    """Return the confident detector whose first layer ends in a gate."""
+    model = confident_detector()
+    model.model[0].act = nn.Sequential(model.model[0].act, Gate(flatten))
+    return model
+
+
+def test_a_block_that_wants_the_usual_order_of_memory_is_explained_like_one_that_takes_any():
+    strict = Explainer(gated(lambda x: x.view(1, -1)), **SETTINGS)
+    answers = [strict(picture()), strict(picture())]
+    expected = Explainer(gated(lambda x: x.reshape(1, -1)), **SETTINGS)(picture())
+    assert expected.heatmap.any()
+    for answer in answers:
+        assert abs(answer.heatmap - expected.heatmap).max() < 1e-4
+
+
+def test_an_error_of_a_block_is_no_question_of_the_order_of_memory():
+    def broken(x):
+        raise RuntimeError("a broken view" if x.is_contiguous() else "a broken block")
+
+    with pytest.raises(RuntimeError, match="broken block"):
+        Explainer(gated(broken), **SETTINGS)(picture())
+
+
+def test_on_a_cpu_the_network_is_given_the_channels_of_a_pixel_side_by_side():
+    model, layouts = confident_detector(), []
+    model.model[0].register_forward_pre_hook(
+        lambda module, args: layouts.append(args[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    Explainer(model, **SETTINGS)(picture())
+    assert layouts == [True]
