@@ -24,10 +24,10 @@ from explain_speed import random_network, seconds, threshold_for  # noqa: E402
 
 from explainer import black_box  # noqa: E402
 from explainer.explain import Explainer  # noqa: E402
+from explainer.loading.weights import open_model  # noqa: E402
 from explainer.methods import METHODS, needs_layers  # noqa: E402
 from explainer.network import borrowed  # noqa: E402
 from explainer.subjects import Asked, subjects  # noqa: E402
-from explainer.weights import open_model  # noqa: E402
 
 BUDGET = 1.1
 PASSES = 2 * black_box.PASSES_PER_LOOK

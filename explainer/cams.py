@@ -72,6 +72,30 @@ def strongest(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
     return (np.max([scaled_to_input([cam], letterbox) for cam in cams], axis=0),)
 
 
+def detail(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
+    """Return the first map, which has fine cells, times the mean of the others, widened; at the input's size.
+
+    A fine layer shows what there is but not whose it is, a deep one where the object lies but not its outline. Widened, the
+    deep ones let through what lies around their few hot cells.
+    """
+    fine, *deep = cams
+    if not deep:
+        return (fine,)
+    size = letterbox.input_size[::-1]
+    where = np.mean([cv2.resize(widened(cam), size) for cam in deep], axis=0, dtype=np.float32)
+    return (scaled_to_input([fine], letterbox) * where,)
+
+
+def widened(cam: np.ndarray) -> np.ndarray:
+    """Return the positive part of a map (h, w), 0..1, under Gaussians of half a cell, one and two, each a tenth as strong."""
+    positive = np.maximum(cam, 0)
+    wide = sum(
+        weight * cv2.GaussianBlur(positive, (0, 0), cells, borderType=cv2.BORDER_CONSTANT)
+        for cells, weight in ((0.5, 1), (1, 0.1), (2, 0.01))
+    )
+    return wide / max(wide.max(), np.finfo(np.float32).tiny)
+
+
 def added_up(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
     """Return the sum of the maps at the input's size."""
     whole = np.zeros(letterbox.input_size, dtype=np.float32)
@@ -81,7 +105,7 @@ def added_up(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
 
 
 # Maps (h, w) of several layers -> those that stand for them.
-MERGES = {"mean": each_by_itself, "max": strongest, "product": product, "sum": added_up}
+MERGES = {"mean": each_by_itself, "max": strongest, "product": product, "detail": detail, "sum": added_up}
 
 
 def scaled_to_input(cams: list[np.ndarray] | Cams, letterbox: Letterbox) -> np.ndarray:

@@ -16,7 +16,7 @@ if not __package__:
     sys.path.insert(0, str(ROOT))
 
 from explainer.errors import UnreadableImageError, UsageError  # noqa: E402
-from explainer.evaluate_options import Evaluation  # noqa: E402
+from explainer.evaluation.options import Evaluation  # noqa: E402
 from explainer.options import build_options, build_parser, keyword_signature  # noqa: E402
 
 
@@ -43,10 +43,10 @@ run.__signature__ = keyword_signature(Evaluation)
 
 def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     """Score the explanations of every image, one after the other, then write tables and pictures of all."""
-    from explainer.evaluation_results import EvaluationResults, resumed
-    from explainer.image_sets import labelled_images
+    from explainer.evaluation.image_sets import labelled_images
+    from explainer.evaluation.results import EvaluationResults, resumed
+    from explainer.loading.weights import check_weights, open_model
     from explainer.results import free_folder
-    from explainer.weights import check_weights, open_model
 
     resumes = options.resume is not None
     options, folder = resumed(options) if resumes else (options, None)
@@ -54,7 +54,7 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     images = labelled_images(options.data, options.fraction, options.seed)
     folder = folder or free_folder(options.project, options.name, options.exist_ok)
 
-    from explainer.evaluation import Evaluator
+    from explainer.evaluation.evaluator import Evaluator
 
     evaluator = Evaluator(open_model(options.weights, device=options.device, trust=options.trust), options)
     tally = Tally()
@@ -69,7 +69,7 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
 
 def evaluate_image(image, evaluator, results, tally: Tally) -> None:
     """Score the explanations of one image, and write their rows as they come."""
-    from explainer.image_sets import read_image
+    from explainer.evaluation.image_sets import read_image
 
     started = perf_counter()
     try:
@@ -85,8 +85,8 @@ def evaluate_image(image, evaluator, results, tally: Tally) -> None:
 
 def report(results, evaluator) -> None:
     """Write what a run amounts to: tables, and pictures unless they are not wanted."""
-    from explainer.summary import summarise
-    from explainer.summary_text import about, markdown
+    from explainer.evaluation.summary import summarise
+    from explainer.evaluation.summary_text import about, markdown
 
     rows = results.table()
     summary = summarise(rows, results.options.seed)
@@ -98,8 +98,8 @@ def report(results, evaluator) -> None:
 
 def save_pictures(rows, summary, results, evaluator) -> None:
     """Write the plots, and the best and the worst examples of each contender."""
-    from explainer.charts import cost_chart, curve_chart, figure_chart
-    from explainer.examples import example_sheets
+    from explainer.evaluation.charts import cost_chart, curve_chart, figure_chart
+    from explainer.evaluation.examples import example_sheets
 
     results.save_picture("curves.png", curve_chart(rows, summary))
     results.save_picture("figures.png", figure_chart(summary))

@@ -15,7 +15,8 @@ from explainer.errors import UsageError, unknown
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.exported import Exported, network_of
 from explainer.kinds import EVIDENCE
-from explainer.layers import layers_by_level
+from explainer.layers import layers_by_level, place_of
+from explainer.loading.weights import open_model
 from explainer.looks import PLAIN, SMOOTHING, Look, Plan, Question, look, smooth
 from explainer.maps import Letterbox
 from explainer.methods import METHODS
@@ -24,7 +25,6 @@ from explainer.options import Settings
 from explainer.plans import Planner
 from explainer.renormalising import renormalise
 from explainer.subjects import Asked, Seen, subjects
-from explainer.weights import open_model
 
 
 class Explainer:
@@ -53,7 +53,7 @@ class Explainer:
         check_classes(self.settings, self.network.names)
         self.layers = layers_by_level(self.network, self.settings.layer, self.method.reads)
         self.planner = Planner(self.settings, self.method, frozenset(self.chosen), self.network.levels, self.layers)
-        self.at_head = self.settings.layer == ("auto",) and self.method.reads == "head"
+        self.at_head = place_of(self.settings.layer, self.method.reads) == "head"
         self.networks = [self.network]
         self.input_size = self.network.input_size(self.settings.imgsz)
 

@@ -1,4 +1,4 @@
-"""Which layers a map is read from: names, indices, and the rule behind `auto`.
+"""Which layers a map is read from, by the names, indices and places that users write.
 
 A layer is known by its dotted name in the model, such as `model.17` or `model.23.cv3.act`.
 """
@@ -7,35 +7,34 @@ from torch import nn
 
 from explainer.errors import UsageError, unknown
 from explainer.fullgrad import layers_with_bias
+from explainer.methods import PLACES
 from explainer.network import PREDICTIONS, Network, head_sources
-from explainer.structure import ancestors
+from explainer.places import RULES
+
+
+def place_of(requested: tuple, reads: str) -> str | None:
+    """Return the name of the place that is asked for, the method's own wish for `auto`; None where layers are named."""
+    place = reads if requested == ("auto",) else requested[0]
+    return place if place in PLACES else None
 
 
 def layers_by_level(network: Network, requested: tuple, reads: str) -> list[tuple[str, ...]]:
     """Return, for each head input, the names of the layers that its detections are read from.
 
-    `requested` is ("auto",) or indices and names; `reads` is the method's wish, "head", "neck", "both", "biases" or
-    "predictions".
+    `requested` is ("auto",), a place, or indices and names; `reads` is the method's wish: a place, "biases" or "predictions".
     """
     if reads == PREDICTIONS:
         return [(PREDICTIONS,)] * len(network.levels)
     if reads == "biases":
         return [layers_with_bias(network)] * len(network.levels)
-    found = []
+    place, found = place_of(requested, reads), []
     for prefix, member in network.members.items():
-        if requested == ("auto",):
-            layers = auto_layers(member, reads)
+        if place:
+            layers = [tuple(f"model.{index}" for index in indices) for indices in RULES[place](member)]
         else:
             layers = [tuple(dict.fromkeys(layer_name(member, entry) for entry in requested))] * len(member.model[-1].f)
         found += [tuple(prefix + name for name in names) for names in layers]
     return found
-
-
-def auto_layers(model: nn.Module, reads: str) -> list[tuple[str, ...]]:
-    """Return the names of the layers that `auto` reads for each stride of the head; see `auto_indices`."""
-    places = ("neck", "head") if reads == "both" else (reads,)
-    by_place = [auto_indices(model, place) for place in places]
-    return [tuple(dict.fromkeys(f"model.{index}" for index in indices)) for indices in zip(*by_place, strict=True)]
 
 
 def layer_name(model: nn.Module, entry: int | str) -> str:
@@ -65,38 +64,10 @@ def indexed_layer(model: nn.Module, index: int) -> str:
 def usable_layers(model: nn.Module) -> tuple[str, ...]:
     """Return how a layer below the head can be named, for a message."""
     count = len(model.model)
-    return "auto", f"0..{count - 2}", f"-{count}..-2", f"module names such as model.{count - 2}"
+    return "auto", *PLACES, f"0..{count - 2}", f"-{count}..-2", f"module names such as model.{count - 2}"
 
 
 def head_refused(model: nn.Module, entry: int | str) -> UsageError:
     """Return the error for a layer that is the head itself, or a part of it."""
     sources = " ".join(map(str, head_sources(model)))
     return UsageError(f"layer '{entry}' is the Detect head itself, which has no map; its inputs are --layer {sources}")
-
-
-def auto_indices(model: nn.Module, reads: str) -> list[int]:
-    """Return the index of the layer that `auto` reads for each stride of the head.
-
-    Methods that pool the gradient read a detection at the input of its own stride, and take the gradient that the head
-    gives that input. Methods that go cell by cell need a layer whose gradient is spread out: the block that first fuses
-    the neck's upsampled features with the backbone's, where the detection's stride depends on it; the end of the backbone
-    where it does not (YOLOv3's coarsest stride, feature pyramids without a way back down).
-    """
-    sources = head_sources(model)
-    if reads == "head":
-        return sources
-    candidates = [index for index in (first_fusion(model), backbone_end(model)) if index not in (None, *sources)]
-    return [next((c for c in candidates if c in ancestors(model, source)), source) for source in sources]
-
-
-def first_fusion(model: nn.Module) -> int | None:
-    """Return the index of the block that follows the first concatenation of the numbered layers, if there is one."""
-    for index, layer in enumerate(model.model):
-        if type(layer).__name__ == "Concat":
-            return index + 1
-    return None
-
-
-def backbone_end(model: nn.Module) -> int:
-    """Return the index of the last layer of the backbone."""
-    return len(model.yaml["backbone"]) - 1

@@ -21,11 +21,10 @@ class Method:
     it is left out they are added up, or with `--eigen-smooth` projected on their first principal component. `evidence` and
     `target` are the kind of evidence and what it is taken of, as `explainer.kinds` names them.
 
-    `reads` says where `auto` reads: "head" for methods that pool the evidence over the map, and therefore work on the few
-    cells that a detection touches at its own Detect input; "neck" for methods that go cell by cell, which shrink to dots
-    there; "both" for one that combines layers; "biases" for one that reads all that have a bias; "predictions" for black-box
-    methods, which read no layer.
-    `merge` says how the maps of several layers become one unless `--fuse` does: "mean", "max", "product" or "sum".
+    `reads` is one of PLACES, where `auto` reads; "biases" for a method that reads all layers that have one; "predictions"
+    for black-box methods, which read no layer.
+    `merge` says how the maps of several layers become one unless `--fuse` does, by the names of `explainer.cams.MERGES`.
+    `items` are what of a detection is explained unless `--backprop-array` says so.
     `no_sign` says why negative values of the map do not mean that something speaks against; empty where they do.
     """
 
@@ -37,6 +36,7 @@ class Method:
     target: str = "detections"
     project: Projection | None = None
     merge: str = "mean"
+    items: tuple[str, ...] = ("class",)
     no_sign: str = ""
 
     @property
@@ -50,6 +50,15 @@ class Method:
         project = self.project or (formulas.principal_projection if eigen_smooth else formulas.added_up)
         return lambda activations, evidence: project(contributions(activations, evidence))
 
+
+# Where a map can be read, for `reads` and `--layer`; `explainer.places` finds each in a network by its structure.
+PLACES = {
+    "head": "the Detect input of a detection's own stride",
+    "neck": "the block where the neck first fuses its features with the backbone's",
+    "backbone": "the end of the backbone",
+    "neck+head": "the two together",
+    "fine+deep": "the finest layer that the neck takes from the backbone, and the deep layers that follow it",
+}
 
 POSITIVE_ALONE = "it weighs positive gradients alone"
 ARBITRARY = "the sign of a principal component is arbitrary"
@@ -84,6 +93,15 @@ METHODS = {
         reads="neck",
         no_sign=POSITIVE_ALONE,
     ),
+    "FusedLayerCAM": Method(
+        "LayerCAM of a layer with fine cells, times the mean of widened ones of deep layers: what is there, where they point",
+        "https://ieeexplore.ieee.org/document/9462463",
+        from_library("LayerCAM"),
+        reads="fine+deep",
+        merge="detail",
+        items=("class_confidence",),
+        no_sign="it multiplies maps of what speaks for",
+    ),
     "GradCAMElementWise": Method(
         "gradient times activation, cell by cell, negative products left out",
         "https://github.com/jacobgil/pytorch-grad-cam",
@@ -113,7 +131,7 @@ METHODS = {
         "product of the Grad-CAM++ maps of several layers",
         "https://arxiv.org/abs/2605.14641",
         from_library("GradCAMPlusPlus"),
-        reads="both",
+        reads="neck+head",
         merge="product",
         no_sign="it multiplies maps of what speaks for",
     ),

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from explainer.errors import UsageError
+from explainer.loading.weights import check_there, check_weights
 from explainer.options import Options
 from explainer.questions import Questions
 from explainer.results import free_folder
 from explainer.sources import Source
-from explainer.weights import check_there, check_weights
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def open_explainer(options: Options):
     """Return an Explainer, or where several methods, layers or models are asked for a Comparer, with its models loaded."""
     from explainer.comparing import Comparer
     from explainer.explain import Explainer
+    from explainer.loading.weights import open_model
     from explainer.naming import model_names
-    from explainer.weights import open_model
 
     how = {"device": options.device, "half": options.half, "data": options.data, "trust": options.trust}
     if options.compare:

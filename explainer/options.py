@@ -16,7 +16,7 @@ from explainer.defaults import weights_and_source
 from explainer.drawing import Style
 from explainer.errors import UsageError, unknown
 from explainer.items import ITEM_ALIASES, ITEMS, canonical_item
-from explainer.methods import BASELINES, FUSIONS, METHODS, canonical_method
+from explainer.methods import BASELINES, FUSIONS, METHODS, PLACES, canonical_method
 from explainer.naming import model_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,15 +55,17 @@ class Settings:
     )
     layer: str | int | tuple = option(
         "auto",
-        "auto, an index such as -2 or 17, several (their maps are averaged), or module names such as model.23.cv3.act",
+        f"auto (the best for the method), {', '.join(PLACES)}, an index such as -2 or 17, several (their maps are averaged), "
+        "or module names such as model.23.cv3.act",
         nargs="+",
     )
     fuse: str = option(
         "auto", f"how the maps of several layers become one: {', '.join(FUSIONS)}, or auto: the method's own way"
     )
     backprop_array: str | tuple = option(
-        "class",
-        f"what of a detection is explained: {', '.join(ITEMS)} ({', '.join(ITEM_ALIASES)} for short)",
+        "auto",
+        f"what of a detection is explained: {', '.join(ITEMS)} ({', '.join(ITEM_ALIASES)} for short), or auto: the class, "
+        "for FusedLayerCAM class_confidence",
         nargs="+",
         metavar="ITEM",
     )
@@ -95,7 +97,7 @@ class Settings:
         set_field = object.__setattr__  # the class is frozen; this is the one place that writes
         set_field(self, "method", canonical_method(self.method))
         set_field(self, "layer", tuple(self._layer(entry) for entry in as_tuple(self.layer)) or ("auto",))
-        set_field(self, "backprop_array", tuple(dict.fromkeys(map(canonical_item, as_tuple(self.backprop_array)))))
+        set_field(self, "backprop_array", self._items())
         set_field(self, "class_names", as_tuple(self.class_names))
         set_field(self, "classes", as_tuple(self.classes))
         set_field(self, "imgsz", self._height_and_width())
@@ -107,8 +109,9 @@ class Settings:
         if self.fuse not in ("auto", *FUSIONS):
             raise unknown("fusion", self.fuse, ("auto", *FUSIONS))
         self._check_masks()
-        if len(self.layer) > 1 and "auto" in self.layer:
-            raise UsageError(f"--layer auto stands alone; given: {' '.join(map(str, self.layer))}")
+        alone = next((entry for entry in self.layer if entry in ("auto", *PLACES)), None)
+        if len(self.layer) > 1 and alone:
+            raise UsageError(f"--layer {alone} stands alone; given: {' '.join(map(str, self.layer))}")
         if not isinstance(self.keep_only_topk, Real) or not 0 < self.keep_only_topk <= 100:
             raise UsageError(f"--keep-only-topk {self.keep_only_topk} is no percentage; try --keep-only-topk 10")
         check_combination(self)
@@ -122,6 +125,11 @@ class Settings:
             raise UsageError(f"--mask-p {self.mask_p} does not lie between 0 and 1; try --mask-p 0.5")
         if self.baseline not in BASELINES:
             raise unknown("baseline", self.baseline, BASELINES)
+
+    def _items(self) -> tuple[str, ...]:
+        """Return what of a detection is explained, each item once."""
+        given = as_tuple(self.backprop_array)
+        return METHODS[self.method].items if given == ("auto",) else tuple(dict.fromkeys(map(canonical_item, given)))
 
     @staticmethod
     def _layer(entry: str | int) -> str | int:

@@ -33,13 +33,14 @@ class Curves:
 class Protocol:
     """How pixels are taken away and put back.
 
-    deletion    what a deleted pixel becomes: "grey" (the letterbox's), "zero" or "blur"; inserted ones replace a blur
+    deletion    what a deleted pixel becomes: "zero" (as D-RISE has it), "grey" (the letterbox's) or "blur"; inserted ones
+                replace a blur
     steps       how many equal parts the pixels are taken in
     batch_size  images in one pass of the network
     seed        of the order of pixels that a heatmap does not tell apart
     """
 
-    deletion: str = "grey"
+    deletion: str = "zero"
     steps: int = 20
     batch_size: int = 1
     seed: int = 0

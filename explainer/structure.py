@@ -1,8 +1,9 @@
-"""Which numbered layers of a network depend on which."""
+"""Which numbered layers of a network depend on which, and how large their cells are."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from explainer.network import input_indices
+from explainer.network import Network, borrowed, input_indices
 
 
 def ancestors(model: nn.Module, index: int) -> set[int]:
@@ -24,3 +25,24 @@ def dependents(model: nn.Module, index: int) -> set[int]:
         if found.intersection(input_indices(model, later)):
             found.add(later)
     return found - {index}
+
+
+@torch.no_grad()
+def cell_sizes(model: nn.Module) -> dict[int, float]:
+    """Return the input's pixels per cell of each numbered layer that gives a map, as seen in one pass of a black image."""
+    network, sizes = Network(model), {}
+    side = 2 * network.stride
+
+    def look(index: int):
+        def measure(layer, args, output):
+            if isinstance(output, Tensor) and output.ndim == 4:
+                sizes[index] = side / output.shape[3]
+
+        return measure
+
+    handles = [layer.register_forward_hook(look(index)) for index, layer in enumerate(model.model)]
+    with borrowed(network):
+        network.predict(network.weight.new_zeros(1, 3, side, side))
+    for handle in handles:
+        handle.remove()
+    return sizes

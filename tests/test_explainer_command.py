@@ -281,7 +281,7 @@ def test_run_raises_if_no_image_could_be_read(weights, photos, tmp_path):
         (["--weights", "model.onnx"], "weights 'model.onnx' is no .pt checkpoint"),
         (["--weights", "nowhere.pt"], "nowhere.pt"),
         (["--weights", "{broken}"], "broken.pt"),
-        (["--layer", "99"], "unknown layer '99'; known: auto, 0..7"),
+        (["--layer", "99"], "unknown layer '99'; known: auto, head, neck"),
         (["--class-names", "dragon"], "unknown class name 'dragon'; known: ant, bee, cat"),
         (["--classes", "7"], "unknown class '7'; known: 0 ant, 1 bee, 2 cat"),
         (["--device", "99"], "99"),

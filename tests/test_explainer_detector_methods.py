@@ -1,11 +1,13 @@
 """Methods made for detectors equal their formulas written out plainly, and the maps of several layers are fused as asked."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from plain_scores import score_of
 from scenes import confident_detector, picture
 
+from explainer.cams import widened
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.formulas import space_map, strongest
@@ -161,6 +163,41 @@ def test_refinecam_is_the_product_of_gradcam_plus_plus():
     one = explained("RefineCAM", layer=[2, 4])
     other = explained("GradCAM++", layer=[2, 4], fuse="product")
     np.testing.assert_allclose(one.heatmap, other.heatmap, atol=1e-6)
+
+
+def test_fusedlayercam_is_a_fine_layercam_times_the_mean_of_widened_deep_ones():
+    fused = explained("FusedLayerCAM", layer="auto", max_det=1000).detections
+    assert {entry.detection.stride: entry.layers for entry in fused} == {
+        4: ("model.2", "model.7"),
+        8: ("model.2", "model.3", "model.4"),
+    }
+    settings = {"max_det": 1000, "backprop_array": "class_confidence"}
+    alone = {layer: explained("LayerCAM", layer=layer, **settings).detections for layer in (2, 3, 4, 7)}
+    for index, entry in enumerate(fused):
+        fine, *deep = [alone[int(name.split(".")[1])][index].cams[0] for name in entry.layers]
+        where = np.mean([cv2.resize(widened(cam), (96, 64)) for cam in deep], axis=0)
+        expected = cv2.resize(np.maximum(fine, 0), (96, 64)) * where
+        assert (
+            entry.cams[0] / entry.cams[0].max() == pytest.approx(expected / expected.max(), abs=1e-5)
+        ) or not expected.max()
+
+
+def test_a_widened_cell_reaches_further_the_less_there_is():
+    dot = np.zeros((21, 21), dtype=np.float32)
+    dot[10, 10] = 5
+    wide = widened(dot)
+    assert wide.max() == wide[10, 10] == 1
+    np.testing.assert_allclose(wide, wide.T, atol=1e-6)
+    row = wide[10, 10:16]
+    assert (np.diff(row) < 0).all()
+    assert row[3] > 1e-4
+    assert not widened(-dot).any()
+
+
+def test_fusedlayercam_explains_class_and_confidence_unless_something_else_is_asked_for():
+    assert explained("FusedLayerCAM").items == ("class_confidence",)
+    assert explained("FusedLayerCAM", backprop_array="width").items == ("width",)
+    assert explained("LayerCAM").items == ("class",)
 
 
 def test_an_unknown_fusion_is_answered_with_the_known_ones():

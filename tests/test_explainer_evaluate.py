@@ -11,8 +11,8 @@ from test_explainer_imports import modules_after
 
 from explainer.errors import UsageError
 from explainer.evaluate import main, parse_opt, run
-from explainer.evaluate_options import Evaluation
-from explainer.figures import FIGURES
+from explainer.evaluation.figures import FIGURES
+from explainer.evaluation.options import Evaluation
 
 QUICK = ["--imgsz", "96", "--conf-thres", "0.05", "--steps", "4", "--max-det-per-image", "3"]
 NAMES = {("RandomCAM", "auto"), ("GaussianBox", ""), ("GradCAM", "auto"), ("LayerCAM", "auto")}
@@ -210,10 +210,10 @@ def test_the_closing_line_says_how_much_time_was_spent_inside_the_model(command,
     ("arguments", "message"),
     [
         (["--method", "CamCAM"], "unknown method 'CamCAM'; known: GradCAM"),
-        (["--layer", "99"], "unknown layer '99'; known: auto, 0..7"),
+        (["--layer", "99"], "unknown layer '99'; known: auto, head, neck"),
         (["--layer", "auto,4"], "--layer auto stands alone"),
         (["--fuse", "sum"], "unknown fusion 'sum'"),
-        (["--deletion", "noise"], "unknown --deletion 'noise'; known: grey, zero, blur"),
+        (["--deletion", "noise"], "unknown --deletion 'noise'; known: zero, grey, blur"),
         (["--steps", "1"], "--steps 1 is not a whole number of at least 2"),
         (["--fraction", "2"], "--fraction 2.0 is outside 0..1"),
         (["--data", "nowhere.yaml"], "--data 'nowhere.yaml' does not exist"),

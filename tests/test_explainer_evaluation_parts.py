@@ -9,18 +9,18 @@ from scenes import confident_detector, picture
 from torch import nn
 
 from explainer.errors import UsageError
+from explainer.evaluation.figures import FIGURES
+from explainer.evaluation.image_sets import labelled_images
+from explainer.evaluation.imputing import without
+from explainer.evaluation.locating import location_figures, places_of
+from explainer.evaluation.metering import Meter
+from explainer.evaluation.randomising import second_class, shuffled_copies
+from explainer.evaluation.summary import ALL, splits, summarise
+from explainer.evaluation.summary_text import markdown
 from explainer.explain import Explainer
 from explainer.explanation import Detection
-from explainer.figures import FIGURES
-from explainer.image_sets import labelled_images
-from explainer.imputing import without
 from explainer.labels import Label
-from explainer.locating import location_figures, places_of
-from explainer.metering import Meter
 from explainer.network import Network
-from explainer.randomising import second_class, shuffled_copies
-from explainer.summary import ALL, splits, summarise
-from explainer.summary_text import markdown
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted((ROOT / "explainer").glob("*.py"))
+SOURCES = sorted((ROOT / "explainer").rglob("*.py"))
 # What stock YOLOv5, v7.0 and later, has at the same path.
 IN_EVERY_CHECKOUT = {
     "models.common": {"DetectMultiBackend", "AutoShape", "Detections"},
@@ -42,7 +42,7 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_tree_is_used_only_where_every_checkout_has_it(path):
     for module, names in imports_of(path):
         if module.split(".")[0] in ("models", "utils", "data", "detect", "train", "val"):
@@ -50,13 +50,13 @@ def test_the_tree_is_used_only_where_every_checkout_has_it(path):
             assert names <= IN_EVERY_CHECKOUT[module]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_nothing_imports_the_command(path):
     assert "explainer.explainer" not in {module for module, _ in imports_of(path)}
 
 
 def test_no_file_is_called_like_a_module_of_the_standard_library_or_a_folder_of_the_tree():
-    names = {path.stem for path in SOURCES}
+    names = {path.stem for path in (ROOT / "explainer").iterdir()}
     assert not names & (sys.stdlib_module_names - {"__init__"})
     assert not names & {"models", "utils", "data", "tests", "detect", "train", "val"}
 

@@ -8,8 +8,11 @@ from scenes import confident_detector, picture
 
 from explainer.errors import UsageError
 from explainer.explain import Explainer
-from explainer.layers import auto_indices, layers_by_level
+from explainer.layers import layers_by_level
+from explainer.methods import METHODS, PLACES
 from explainer.network import Network
+from explainer.options import Settings
+from explainer.places import RULES, at_head, at_neck
 from models.yolo import DetectionModel
 
 
@@ -38,9 +41,9 @@ def test_the_head_itself_is_refused_with_the_layers_that_feed_it(network, reques
         layers_by_level(network, (requested,), "head")
 
 
-@pytest.mark.parametrize("requested", [9, -10, "model.7.cv9", "neck"])
+@pytest.mark.parametrize("requested", [9, -10, "model.7.cv9", "spine"])
 def test_an_unknown_layer_is_answered_with_the_known_ones(network, requested):
-    with pytest.raises(UsageError, match=r"unknown layer .*known: auto, 0\.\.7, -9\.\.-2"):
+    with pytest.raises(UsageError, match=r"unknown layer .*known: auto, head, neck, .*, 0\.\.7, -9\.\.-2"):
         layers_by_level(network, (requested,), "head")
 
 
@@ -79,13 +82,42 @@ AUTO = {
 def test_auto_follows_the_structure(config):
     with torch.device("meta"):
         model = DetectionModel(config) if "seg" not in config else segmentation(config)
-    head, neck = auto_indices(model, "head"), auto_indices(model, "neck")
+    head, neck = ([index for (index,) in rule(model)] for rule in (at_head, at_neck))
     expected_head, expected_neck = AUTO[config]
     assert head == (expected_head or model.model[-1].f)
     if expected_neck:
         assert neck == expected_neck
     for source, index in zip(head, neck, strict=True):
         assert index <= source
+
+
+def test_each_place_that_can_be_named_has_its_rule():
+    assert list(PLACES) == list(RULES)
+    assert {method.reads for method in METHODS.values()} <= {*PLACES, "biases", "predictions"}
+
+
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [
+        ("head", [("model.7",), ("model.4",)]),
+        ("neck", [("model.7",), ("model.4",)]),
+        ("backbone", [("model.4",), ("model.4",)]),
+    ],
+)
+def test_a_place_is_found_for_every_stride(network, place, names):
+    assert layers_by_level(network, (place,), "head") == names
+    for entry in Explainer(network.model, layer=place, conf_thres=0.05, imgsz=96)(picture()).detections:
+        assert entry.layers == names[(4, 8).index(entry.detection.stride)]
+
+
+def test_a_method_at_its_own_place_is_the_same_by_name(network):
+    ways = [Explainer(network.model, layer=layer, conf_thres=0.05, imgsz=96)(picture()) for layer in ("auto", "head")]
+    assert (ways[0].heatmap == ways[1].heatmap).all()
+
+
+def test_a_place_stands_alone():
+    with pytest.raises(UsageError, match="--layer neck stands alone; given: neck 4"):
+        Settings(layer=("neck", 4))
 
 
 def segmentation(config):

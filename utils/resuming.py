@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from explainer.checkpoint import read_checkpoint
+from explainer.loading.checkpoint import read_checkpoint
 from utils.logger import LOGGER
 from utils.train_options import TrainOptions
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from explainer.contenders import GAUSSIAN
-from explainer.evaluate_options import RANDOM
-from explainer.figures import DECISIVE, FIGURES
+from explainer.evaluation.contenders import GAUSSIAN
+from explainer.evaluation.figures import DECISIVE, FIGURES
+from explainer.evaluation.options import RANDOM
 from explainer.metrics import bootstrap_interval
 
 BASELINES = ((RANDOM, "auto"), (GAUSSIAN, ""))

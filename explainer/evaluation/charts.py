@@ -5,9 +5,9 @@ from math import ceil
 import numpy as np
 import pandas as pd
 
-from explainer.contenders import GAUSSIAN
-from explainer.figures import COST, DECISIVE, FIGURES
-from explainer.summary import ALL, BASELINES
+from explainer.evaluation.contenders import GAUSSIAN
+from explainer.evaluation.figures import COST, DECISIVE, FIGURES
+from explainer.evaluation.summary import ALL, BASELINES
 
 DOTS_PER_INCH = 110
 DELETION, INSERTION, METHOD, BASELINE, BEST = "#c0392b", "#2471a3", "#2471a3", "#a6acaf", "#1e8449"

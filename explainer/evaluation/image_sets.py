@@ -14,7 +14,7 @@ from explainer.errors import UnreadableImageError, UsageError
 from explainer.labels import Label, read_labels
 from explainer.sources import Source, Unreadable
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Of the splits of a dataset YAML the first that it has.
 SPLITS = ("val", "train")
 ACCEPTED = "give a dataset YAML, a folder of images, a .txt list of them or an image"

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from explainer.contenders import Contender
-from explainer.evaluation import Evaluator
-from explainer.figures import DECISIVE
-from explainer.image_sets import read_image
+from explainer.evaluation.contenders import Contender
+from explainer.evaluation.evaluator import Evaluator
+from explainer.evaluation.figures import DECISIVE
+from explainer.evaluation.image_sets import read_image
 from explainer.sheets import Tile
 from explainer.tiles import detection_tile, tile_sheet
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from explainer.evaluation.figures import RANDOMISED
 from explainer.explain import Explainer
 from explainer.explanation import DetectionExplanation
-from explainer.figures import RANDOMISED
-from explainer.layers import backbone_end
 from explainer.metrics import spearman, structural_similarity
 from explainer.network import Network
+from explainer.places import backbone_end
 
 # Heatmaps are compared at this longer side in pixels: what a map says does not depend on fine detail.
 COMPARED_SIDE = 160

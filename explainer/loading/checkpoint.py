@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from explainer.errors import UsageError
-from explainer.recipes import PATHS, RefusedError, RefusedNameError
-from explainer.repair import repair
-from explainer.unpickling import NOT_DATA, DataUnpickler
+from explainer.loading.recipes import PATHS, RefusedError, RefusedNameError
+from explainer.loading.repair import repair
+from explainer.loading.unpickling import NOT_DATA, DataUnpickler
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from explainer.evaluate_options import Evaluation
-from explainer.figures import DECISIVE, FIGURES, GROUPS
+from explainer.evaluation.figures import DECISIVE, FIGURES, GROUPS
+from explainer.evaluation.options import Evaluation
+from explainer.evaluation.summary import ALL, BASELINES
 from explainer.options import as_tuple
-from explainer.summary import ALL, BASELINES
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 LOSES = "†"
@@ -30,12 +30,13 @@ def markdown(summary: pd.DataFrame, about: str) -> str:
 def about(rows: pd.DataFrame, options: Evaluation) -> str:
     """Return what was evaluated, and how, in a few sentences."""
     weights = " ".join(Path(entry).name for entry in as_tuple(options.weights))
+    items = " ".join(as_tuple(options.backprop_array)).replace("auto", "each method's own")
     detections = len(rows.drop_duplicates(["image", "row"]))
     return (
         f"{weights} on {Path(options.data).name}: {detections} detections above confidence {options.conf_thres} "
         f"of {rows.image.nunique()} images, at most {options.max_det_per_image} of each. "
         f"Deletion to {options.deletion}, insertion from a blur, {options.steps} steps, seed {options.seed}. "
-        f"Explained: {' '.join(as_tuple(options.backprop_array))}. The padding is never counted."
+        f"Explained item: {items}. The padding is never counted."
     )
 
 

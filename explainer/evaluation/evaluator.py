@@ -7,18 +7,18 @@ import numpy as np
 from torch import Tensor, nn
 
 from explainer.black_box import BATCH_ON_CPU, BATCH_ON_GPU
-from explainer.contenders import Answer, ByExplainer, Contender, GaussianBox
 from explainer.detecting import detect, prepare
-from explainer.evaluate_options import Evaluation
+from explainer.evaluation.contenders import Answer, ByExplainer, Contender, GaussianBox
+from explainer.evaluation.imputing import road
+from explainer.evaluation.locating import Place, location_figures, places_of
+from explainer.evaluation.metering import Cost, Meter
+from explainer.evaluation.options import Evaluation
+from explainer.evaluation.randomising import Sanity, shuffled_copies
 from explainer.explanation import Detection
-from explainer.imputing import road
 from explainer.labels import Label
-from explainer.locating import Place, location_figures, places_of
-from explainer.metering import Cost, Meter
 from explainer.metrics import area_under, confidence_drop
 from explainer.network import Network, borrowed
 from explainer.perturbing import Curves, Perturbation, Protocol
-from explainer.randomising import Sanity, shuffled_copies
 
 # A method and a layer, as tables name them.
 Name = tuple[str, str]

@@ -22,7 +22,15 @@ from typing import Any, BinaryIO, ClassVar
 import torch
 from torch import nn
 
-from explainer.recipes import RECIPES, NumpyArray, NumpyType, Recipe, RefusedError, RefusedNameError, recipe_for_module
+from explainer.loading.recipes import (
+    RECIPES,
+    NumpyArray,
+    NumpyType,
+    Recipe,
+    RefusedError,
+    RefusedNameError,
+    recipe_for_module,
+)
 
 TREE_MODULES = ("models.common", "models.yolo", "models.experimental", "utils.activations")
 # The two open files, and AutoShape addresses on the network too.

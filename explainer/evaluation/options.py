@@ -9,8 +9,8 @@ from explainer.errors import UsageError, unknown
 from explainer.methods import FUSIONS, METHODS, canonical_method
 from explainer.options import Settings, as_tuple, fraction, option, whole_number
 
-ROOT = Path(__file__).resolve().parents[1]
-DELETIONS = ("grey", "zero", "blur")
+ROOT = Path(__file__).resolve().parents[2]
+DELETIONS = ("zero", "grey", "blur")
 # The method that stands for no method at all; it is part of every evaluation.
 RANDOM = "RandomCAM"
 # Targets that --backprop-array has no part in: the method knows what it explains.
@@ -57,7 +57,7 @@ class Evaluation:
     fraction: float = option(1.0, "share of the images, drawn by seed", type=float)
     max_det_per_image: int = option(10, "detections of an image at most, drawn by seed", type=int)
     steps: int = option(20, "equal parts in which pixels are deleted and inserted", type=int)
-    deletion: str = option("grey", f"what deleted pixels become: {', '.join(DELETIONS)}")
+    deletion: str = option("zero", f"what deleted pixels become: {', '.join(DELETIONS)}")
     road: bool = option(False, "also ROAD, which imputes removed pixels (slow)")
     sanity: bool = option(False, "also compare with maps of shuffled weights, and of the second class (slow)")
     seed: int = option(0, "of all that is drawn at random", type=int)

@@ -1,0 +1,1 @@
+"""How far explanations can be believed: figures over a data set."""

@@ -1,0 +1,1 @@
+"""Checkpoints as data: read safely, repaired, and opened."""
