@@ -17,6 +17,7 @@ if not __package__:
 
 from explainer.errors import UnreadableImageError, UsageError  # noqa: E402
 from explainer.evaluation.options import Evaluation  # noqa: E402
+from explainer.leaving import leave  # noqa: E402
 from explainer.options import build_options, build_parser, keyword_signature  # noqa: E402
 
 
@@ -160,4 +161,4 @@ def main(opt: Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse_opt()))
+    leave(main(parse_opt()))

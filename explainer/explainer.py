@@ -18,6 +18,7 @@ if not __package__:
     sys.path.insert(0, str(ROOT))
 
 from explainer.errors import UnreadableImageError, UsageError  # noqa: E402
+from explainer.leaving import leave  # noqa: E402
 from explainer.options import Options, build_options, build_parser, keyword_signature  # noqa: E402
 
 
@@ -156,4 +157,4 @@ def main(opt: Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse_opt()))
+    leave(main(parse_opt()))
