@@ -112,6 +112,17 @@ def test_the_same_seed_gives_the_same_figures_and_another_one_other_detections(c
     assert {row["row"] for row in others} != {row["row"] for row in expected}
 
 
+def test_half_precision_changes_the_figures_of_masked_passes_a_little_and_no_map(command, finished):
+    _, folder = command("--nosave", "--half")
+    pairs = list(zip(rows_of(finished), rows_of(folder), strict=True))
+    for name in ("insertion", "deletion"):
+        assert any(one[name] != other[name] for one, other in pairs)
+        differences = [float(one[name]) - float(other[name]) for one, other in pairs]
+        assert abs(sum(differences)) / len(pairs) < 0.01
+    assert [one["energy_in_box"] for one, _ in pairs] == [other["energy_in_box"] for _, other in pairs]
+    assert "in half precision" in (folder / "table.md").read_text(encoding="utf-8")
+
+
 def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_rows(command, finished, monkeypatch):
     _, folder = command("--nosave")
     whole = rows_of(folder)

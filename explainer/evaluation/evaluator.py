@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from explainer.black_box import BATCH_ON_CPU, BATCH_ON_GPU
@@ -95,8 +96,14 @@ class Evaluator:
         batch_size = options.batch_size or (BATCH_ON_CPU if image.device.type == "cpu" else BATCH_ON_GPU)
         protocol = Protocol(options.deletion, options.steps, batch_size, options.seed)
         rows = [detection.row for detection in chosen]
-        perturbation = Perturbation(self.network.predict, image, letterbox, rows, protocol)
+        perturbation = Perturbation(self._predict, image, letterbox, rows, protocol)
         return Scene(image_rgb, recording.raw, places_of(chosen, labels, image_rgb.shape[:2]), perturbation)
+
+    def _predict(self, images: Tensor) -> Tensor:
+        """Return the raw predictions of masked images, as precise as the options want them."""
+        kind = images.device.type
+        with torch.autocast(kind, torch.bfloat16 if kind == "cpu" else torch.half, enabled=self.options.half):
+            return self.network.predict(images)
 
     def _sample(self, detections: list[Detection]) -> list[Detection]:
         """Return as many detections as an image may have, drawn by seed, most confident first."""

@@ -58,6 +58,10 @@ class Evaluation:
     max_det_per_image: int = option(10, "detections of an image at most, drawn by seed", type=int)
     steps: int = option(20, "equal parts in which pixels are deleted and inserted", type=int)
     deletion: str = option("zero", f"what deleted pixels become: {', '.join(DELETIONS)}")
+    half: bool = option(
+        False,
+        "masked passes in half precision, bfloat16 on a CPU: nearly twice as fast, and figures differ by about 0.005",
+    )
     road: bool = option(False, "also ROAD, which imputes removed pixels (slow)")
     sanity: bool = option(False, "also compare with maps of shuffled weights, and of the second class (slow)")
     seed: int = option(0, "of all that is drawn at random", type=int)

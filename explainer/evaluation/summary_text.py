@@ -35,7 +35,8 @@ def about(rows: pd.DataFrame, options: Evaluation) -> str:
     return (
         f"{weights} on {Path(options.data).name}: {detections} detections above confidence {options.conf_thres} "
         f"of {rows.image.nunique()} images, at most {options.max_det_per_image} of each. "
-        f"Deletion to {options.deletion}, insertion from a blur, {options.steps} steps, seed {options.seed}. "
+        f"Deletion to {options.deletion}, insertion from a blur, {options.steps} steps"
+        f"{' in half precision' if options.half else ''}, seed {options.seed}. "
         f"Explained item: {items}. The padding is never counted."
     )
 
