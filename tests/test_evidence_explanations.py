@@ -11,9 +11,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from evidence_demo import WEIGHTS, demo_scenes
+from evidence_demo import WEIGHTS, demo_scenes, matched
 
+from explainer.detecting import prepare
 from explainer.explain import Explainer
+from explainer.network import borrowed
+from explainer.perturbing import Perturbation
 from models.experimental import attempt_load
 
 LAYER = 4
@@ -82,6 +85,51 @@ def shuffled(model):
             order = torch.randperm(parameter.numel(), generator=generator)
             parameter.copy_(parameter.flatten()[order].view_as(parameter))
     return other
+
+
+def rows_of(model, scenes, **settings):
+    """Return the rows of the table for all that is detected."""
+    explainer = Explainer(model, imgsz=IMGSZ, **settings)
+    return [row for scene in scenes for row in explainer(scene.image_rgb).rows()]
+
+
+def patch_far_from_emblem(body, emblem):
+    """Return as many pixels of a body as its emblem has, those that lie farthest from it: a mask (H, W)."""
+    y, x = np.nonzero(body & ~emblem)
+    centre = np.argwhere(emblem).mean(axis=0)
+    far = np.argsort(-np.hypot(y - centre[0], x - centre[1]))[: emblem.sum()]
+    patch = np.zeros_like(emblem)
+    patch[y[far], x[far]] = True
+    return patch
+
+
+@pytest.mark.parametrize("method", ["LayerCAM", "FusedLayerCAM"])
+def test_the_table_says_that_all_evidence_lies_inside_the_box(model, scenes, method):
+    for row in rows_of(model, scenes, method=method):
+        assert row["peak_in_box"]
+        assert row["enrichment"] > 2
+        assert row["energy_in_box"] > 0.6
+    by_chance = rows_of(model, scenes, method="RandomCAM")
+    assert np.mean([row["peak_in_box"] for row in by_chance]) < 0.5
+    assert np.median([row["enrichment"] for row in by_chance]) < 2
+
+
+def test_what_is_left_without_the_emblem_is_far_less_than_without_another_part_of_the_body(model, scenes):
+    explainer, left = Explainer(model, imgsz=IMGSZ), []
+    for scene in scenes:
+        found = list(matched(explainer(scene.image_rgb), scene))
+        image, letterbox = prepare(scene.image_rgb, explainer.input_size, explainer.network)
+        with borrowed(explainer.network):
+            rows = [entry.detection.row for entry, _ in found]
+            perturbation = Perturbation(explainer.network.predict, image, letterbox, rows)
+            for index, (_, number) in enumerate(found):
+                emblem = scene.emblems[number]
+                masks = [emblem, patch_far_from_emblem(scene.bodies[number], emblem)]
+                images = [torch.where(torch.from_numpy(mask), perturbation.deleted, image) for mask in masks]
+                left.append(perturbation.left(iter(images), 2)[:, index].tolist())
+    without_emblem, without_patch = np.mean(left, axis=0)
+    assert without_emblem < without_patch - 0.2
+    assert without_patch > 0.9
 
 
 def test_the_class_is_explained_by_the_emblem_far_better_than_by_chance(model, scenes, of_class, emblem_share):
