@@ -35,6 +35,12 @@ def at_backbone(model: nn.Module) -> Indices:
     return [(end if end in ancestors(model, source) else source,) for source in head_sources(model)]
 
 
+def at_coarsest(model: nn.Module) -> Indices:
+    """Return the head's input of the largest stride, whatever a detection's own is."""
+    sources, strides = head_sources(model), model.model[-1].stride.tolist()
+    return [(sources[strides.index(max(strides))],)] * len(sources)
+
+
 def at_neck_and_head(model: nn.Module) -> Indices:
     """Return both the neck's first block and the head's own input."""
     return [tuple(dict.fromkeys(neck + head)) for neck, head in zip(at_neck(model), at_head(model), strict=True)]
@@ -79,6 +85,7 @@ RULES: dict[str, Callable[[nn.Module], Indices]] = {
     "head": at_head,
     "neck": at_neck,
     "backbone": at_backbone,
+    "coarsest": at_coarsest,
     "neck+head": at_neck_and_head,
     "fine+deep": at_fine_and_deep,
 }

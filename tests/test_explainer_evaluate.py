@@ -13,6 +13,7 @@ from explainer.errors import UsageError
 from explainer.evaluate import main, parse_opt, run
 from explainer.evaluation.figures import FIGURES
 from explainer.evaluation.options import Evaluation
+from explainer.methods import METHODS
 
 QUICK = ["--imgsz", "96", "--conf-thres", "0.05", "--steps", "4", "--max-det-per-image", "3"]
 NAMES = {("RandomCAM", "auto"), ("GaussianBox", ""), ("GradCAM", "auto"), ("LayerCAM", "auto")}
@@ -290,9 +291,11 @@ def test_the_random_baseline_comes_once_however_often_it_is_named():
     assert names == ["auto", "-2", "auto", "-2"]
 
 
-def test_every_method_can_be_evaluated_with_every_item():
-    from explainer.methods import METHODS
+def test_all_stands_for_every_method():
+    assert Evaluation(method="all").method == tuple(METHODS)
 
+
+def test_every_method_can_be_evaluated_with_every_item():
     assert len(list(Evaluation(method=tuple(METHODS), backprop_array=("confidence",)).settings())) == len(METHODS)
 
 

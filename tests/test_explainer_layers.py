@@ -102,6 +102,7 @@ def test_each_place_that_can_be_named_has_its_rule():
         ("head", [("model.7",), ("model.4",)]),
         ("neck", [("model.7",), ("model.4",)]),
         ("backbone", [("model.4",), ("model.4",)]),
+        ("coarsest", [("model.4",), ("model.4",)]),
     ],
 )
 def test_a_place_is_found_for_every_stride(network, place, names):

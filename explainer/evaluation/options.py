@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DELETIONS = ("zero", "grey", "blur")
 # The method that stands for no method at all; it is part of every evaluation.
 RANDOM = "RandomCAM"
+# In place of the names of all methods.
+EVERY = "all"
 # Targets that --backprop-array has no part in: the method knows what it explains.
 ITS_OWN_QUESTION = ("finer", "similarity")
 
@@ -34,7 +36,7 @@ class Evaluation:
     )
     method: str | tuple = option(
         ("GradCAM", "LayerCAM"),
-        "what is evaluated, not case-sensitive: " + ", ".join(METHODS),
+        "what is evaluated, not case-sensitive: all, or " + ", ".join(METHODS),
         nargs="+",
         metavar="NAME",
     )
@@ -76,7 +78,8 @@ class Evaluation:
 
     def __post_init__(self):
         set_field = object.__setattr__  # the class is frozen; this is the one place that writes
-        set_field(self, "method", tuple(dict.fromkeys(map(canonical_method, as_tuple(self.method)))))
+        given = METHODS if as_tuple(self.method) == (EVERY,) else as_tuple(self.method)
+        set_field(self, "method", tuple(dict.fromkeys(map(canonical_method, given))))
         set_field(self, "layer", tuple(dict.fromkeys(map(str, as_tuple(self.layer)))))
         set_field(self, "fuse", tuple(dict.fromkeys(as_tuple(self.fuse))))
         fraction("fraction", self.fraction)
