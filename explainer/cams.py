@@ -12,6 +12,9 @@ from explainer.methods import Formula
 
 Cams = tuple[np.ndarray, ...]
 
+# The standard deviation, in cells, of the narrowest Gaussian that widens a deep map.
+CELLS_AROUND = 0.65
+
 
 class EvidenceSum:
     """Evidence for several scores, added up for each group of layers it was read from.
@@ -76,22 +79,23 @@ def detail(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
     """Return the first map, which has fine cells, times the mean of the others, widened; at the input's size.
 
     A fine layer shows what there is but not whose it is, a deep one where the object lies but not its outline. Widened, the
-    deep ones let through what lies around their few hot cells.
+    deep ones let through what lies around their few hot cells. Their mean is that of the square roots, squared: what one
+    layer alone points at counts less than what all do.
     """
     fine, *deep = cams
     if not deep:
         return (fine,)
     size = letterbox.input_size[::-1]
-    where = np.mean([cv2.resize(widened(cam), size) for cam in deep], axis=0, dtype=np.float32)
+    where = np.mean([np.sqrt(cv2.resize(widened(cam), size)) for cam in deep], axis=0, dtype=np.float32) ** 2
     return (scaled_to_input([fine], letterbox) * where,)
 
 
 def widened(cam: np.ndarray) -> np.ndarray:
-    """Return the positive part of a map (h, w), 0..1, under Gaussians of half a cell, one and two, each a tenth as strong."""
+    """Return the positive part of a map (h, w), 0..1, under three Gaussians, each twice as wide and a tenth as strong."""
     positive = np.maximum(cam, 0)
     wide = sum(
-        weight * cv2.GaussianBlur(positive, (0, 0), cells, borderType=cv2.BORDER_CONSTANT)
-        for cells, weight in ((0.5, 1), (1, 0.1), (2, 0.01))
+        0.1**step * cv2.GaussianBlur(positive, (0, 0), CELLS_AROUND * 2**step, borderType=cv2.BORDER_CONSTANT)
+        for step in range(3)
     )
     return wide / max(wide.max(), np.finfo(np.float32).tiny)
 

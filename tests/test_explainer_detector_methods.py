@@ -175,7 +175,7 @@ def test_fusedlayercam_is_a_fine_layercam_times_the_mean_of_widened_deep_ones():
     alone = {layer: explained("LayerCAM", layer=layer, **settings).detections for layer in (2, 3, 4, 7)}
     for index, entry in enumerate(fused):
         fine, *deep = [alone[int(name.split(".")[1])][index].cams[0] for name in entry.layers]
-        where = np.mean([cv2.resize(widened(cam), (96, 64)) for cam in deep], axis=0)
+        where = np.mean([np.sqrt(cv2.resize(widened(cam), (96, 64))) for cam in deep], axis=0) ** 2
         expected = cv2.resize(np.maximum(fine, 0), (96, 64)) * where
         assert (
             entry.cams[0] / entry.cams[0].max() == pytest.approx(expected / expected.max(), abs=1e-5)
