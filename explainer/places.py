@@ -47,10 +47,10 @@ def at_neck_and_head(model: nn.Module) -> Indices:
 
 
 def at_fine_and_deep(model: nn.Module) -> Indices:
-    """Return the finest layer that the neck takes from the backbone, then deep layers: the neck's first block, and before
-    it, for detections whose cells are as large as those at the end of the backbone, its last two layers.
+    """Return the finest layer that the neck takes from the backbone, then the deep ones, which end in the neck's first block.
 
-    Of smaller objects the end of the backbone holds little.
+    For detections whose cells are as large as those at the end of the backbone its last two layers are among them; of
+    smaller objects they hold little.
     """
     end, sizes = backbone_end(model), cell_sizes(model)
     last_two = (*(index for index in input_indices(model, end) if index >= 0), end)
