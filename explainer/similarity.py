@@ -30,7 +30,8 @@ def similarities_in_image(predictions: Tensor, boxes_xyxy: Tensor, probabilities
 
     No similarity exceeds the objectness, so a detection that has found a better one needs no look at what is left.
     """
-    objectness = predictions[:, 4]
+    # Side by side in memory: it is gone through several times.
+    objectness = predictions[:, 4].contiguous()
     best = predictions.new_zeros(len(boxes_xyxy))
     ceiling = torch.inf
     for floor in OBJECTNESS_FLOORS:
