@@ -145,7 +145,7 @@ class Perturbation:
         Equal values are taken in a random order, always the same, so that a flat map prefers no place.
         """
         flat = self._on_input(heatmap)[self._content].flatten()
-        hottest_first = self._shuffle[flat[self._shuffle].argsort(descending=True, stable=True)]
+        hottest_first = self._shuffle[descending(flat[self._shuffle]).to(flat.device)]
         order = torch.empty_like(hottest_first)
         order[hottest_first] = torch.arange(len(order), device=order.device)
         return order.view(self.letterbox.content_size)
@@ -178,6 +178,18 @@ class Perturbation:
         whole = torch.zeros(self.letterbox.input_size, device=self.image.device)
         whole[self._content] = torch.from_numpy(np.float32(fitted)).to(whole)
         return whole
+
+
+def descending(values: Tensor) -> Tensor:
+    """Return the indices (N,), int64, that sort values (N,) of at least 0, the largest first, equal ones as they come.
+
+    The bits of such numbers are ordered as they are. With the index behind them they are integers to be sorted, which takes
+    a fraction of the time of a stable sort.
+    """
+    bits = (values.float().cpu().numpy() + np.float32(0)).view(np.uint32)
+    keys = ((np.uint32(0xFFFFFFFF) - bits).astype(np.uint64) << np.uint64(32)) | np.arange(len(bits), dtype=np.uint64)
+    keys.sort()
+    return torch.from_numpy((keys & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
 
 def content_of(letterbox: Letterbox) -> tuple[slice, slice]:

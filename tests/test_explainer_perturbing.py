@@ -8,7 +8,7 @@ from scenes import confident_detector, picture
 from explainer.detecting import prepare
 from explainer.maps import Letterbox
 from explainer.network import Network, borrowed
-from explainer.perturbing import GREY, Perturbation, Protocol
+from explainer.perturbing import GREY, Perturbation, Protocol, descending
 from explainer.similarity import similarities
 
 # A picture of 8x12 pixels with two rows of padding above and below.
@@ -111,3 +111,9 @@ def test_the_whole_image_gives_at_least_the_objectness_that_a_detection_has():
         rows = [7, 300, 900]
         found = Perturbation(network.predict, image, place, rows).clean
         assert (found >= network.predict(image)[0, rows, 4] - 1e-6).all()
+
+
+def test_values_are_sorted_from_the_largest_and_equal_ones_as_they_come():
+    values = torch.from_numpy(np.random.default_rng(0).integers(0, 50, 1000).astype(np.float32) / 50)
+    values[::7] = -0.0
+    assert (descending(values) == (values + 0.0).argsort(descending=True, stable=True)).all()
