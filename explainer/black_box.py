@@ -110,7 +110,7 @@ class MaskedPasses(Evidence):
     @torch.no_grad()
     def _scores(self, masks: np.ndarray) -> np.ndarray:
         """Return the scores (B, D) of the image under masks (B, h, w)."""
-        batch = BATCH_ON_CPU if self.image.device.type == "cpu" else BATCH_ON_GPU
+        batch = batch_size(self.image.device)
         parts = [
             self.target.of_raw(self.network.predict(self._masked(some)))
             for some in torch.from_numpy(masks).split(batch)

@@ -75,7 +75,7 @@ def strongest(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
     return (np.max([scaled_to_input([cam], letterbox) for cam in cams], axis=0),)
 
 
-def detail(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
+def fine_times_deep(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
     """Return the first map, which has fine cells, times the mean of the others, widened; at the input's size.
 
     A fine layer shows what there is but not whose it is, a deep one where the object lies but not its outline. Widened, the
@@ -109,7 +109,7 @@ def added_up(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
 
 
 # Maps (h, w) of several layers -> those that stand for them.
-MERGES = {"mean": each_by_itself, "max": strongest, "product": product, "detail": detail, "sum": added_up}
+MERGES = {"mean": each_by_itself, "max": strongest, "product": product, "fine*deep": fine_times_deep, "sum": added_up}
 
 
 def scaled_to_input(cams: list[np.ndarray] | Cams, letterbox: Letterbox) -> np.ndarray:

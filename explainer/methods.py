@@ -99,7 +99,7 @@ METHODS = {
         "https://ieeexplore.ieee.org/document/9462463",
         from_library("LayerCAM"),
         reads="fine+deep",
-        merge="detail",
+        merge="fine*deep",
         items=("class_confidence",),
         no_sign="it multiplies maps of what speaks for",
     ),

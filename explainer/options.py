@@ -55,8 +55,8 @@ class Settings:
     )
     layer: str | int | tuple = option(
         "auto",
-        f"auto (the best for the method), {', '.join(PLACES)}, an index such as -2 or 17, several (their maps are averaged), "
-        "or module names such as model.23.cv3.act",
+        "auto (the best for the method), an index such as -2 or 17, several (their maps are averaged), module names such as "
+        f"model.23.cv3.act, or a place: {'; '.join(f'{name}, {what}' for name, what in PLACES.items())}",
         nargs="+",
     )
     fuse: str = option(
@@ -65,7 +65,7 @@ class Settings:
     backprop_array: str | tuple = option(
         "auto",
         f"what of a detection is explained: {', '.join(ITEMS)} ({', '.join(ITEM_ALIASES)} for short), or auto: the class, "
-        "for FusedLayerCAM class_confidence",
+        + ", ".join(f"for {name} {' '.join(way.items)}" for name, way in METHODS.items() if way.items != ("class",)),
         nargs="+",
         metavar="ITEM",
     )

@@ -1,5 +1,7 @@
 """Which numbered layers of a network depend on which, and how large their cells are."""
 
+from contextlib import ExitStack
+
 import torch
 from torch import Tensor, nn
 
@@ -40,9 +42,8 @@ def cell_sizes(model: nn.Module) -> dict[int, float]:
 
         return measure
 
-    handles = [layer.register_forward_hook(look(index)) for index, layer in enumerate(model.model)]
-    with borrowed(network):
+    with ExitStack() as stack, borrowed(network):
+        for index, layer in enumerate(model.model):
+            stack.callback(layer.register_forward_hook(look(index)).remove)
         network.predict(network.weight.new_zeros(1, 3, side, side))
-    for handle in handles:
-        handle.remove()
     return sizes

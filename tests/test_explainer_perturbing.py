@@ -114,6 +114,6 @@ def test_the_whole_image_gives_at_least_the_objectness_that_a_detection_has():
 
 
 def test_values_are_sorted_from_the_largest_and_equal_ones_as_they_come():
-    values = torch.from_numpy(np.random.default_rng(0).integers(0, 50, 1000).astype(np.float32) / 50)
+    values = torch.from_numpy(np.random.default_rng(0).integers(-20, 50, 1000).astype(np.float32) / 50)
     values[::7] = -0.0
     assert (descending(values) == (values + 0.0).argsort(descending=True, stable=True)).all()

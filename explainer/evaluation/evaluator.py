@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from explainer.black_box import BATCH_ON_CPU, BATCH_ON_GPU
+from explainer.black_box import batch_size
 from explainer.detecting import detect, prepare
 from explainer.evaluation.contenders import Answer, ByExplainer, Contender, GaussianBox
 from explainer.evaluation.imputing import road
@@ -93,8 +93,8 @@ class Evaluator:
         found, _ = detect(self.network, recording, letterbox, self.reference.settings)
         chosen = self._sample([detection for detection in found if has_area(detection)])
         options = self.options
-        batch_size = options.batch_size or (BATCH_ON_CPU if image.device.type == "cpu" else BATCH_ON_GPU)
-        protocol = Protocol(options.deletion, options.steps, batch_size, options.seed)
+        at_once = options.batch_size or batch_size(image.device)
+        protocol = Protocol(options.deletion, options.steps, at_once, options.seed)
         rows = [detection.row for detection in chosen]
         perturbation = Perturbation(self._predict, image, letterbox, rows, protocol)
         return Scene(image_rgb, recording.raw, places_of(chosen, labels, image_rgb.shape[:2]), perturbation)
