@@ -14,6 +14,7 @@ from explainer.detecting import prepare
 from explainer.errors import UsageError, unknown
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.exported import Exported, network_of
+from explainer.freed_memory import keep_freed_memory
 from explainer.kinds import EVIDENCE
 from explainer.layers import layers_by_level, place_of
 from explainer.loading.weights import open_model
@@ -40,6 +41,7 @@ class Explainer:
     """
 
     def __init__(self, model: nn.Module | Network | Exported | str | Path | list[str | Path], **settings):
+        keep_freed_memory()
         self.settings = Settings(**settings)
         self.network = (
             model if isinstance(model, Network | Exported) else network_of(open_model(model), [self.settings])
