@@ -4,9 +4,11 @@ One masked pass serves all scores of an image. Of the masks their sums are kept 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,6 +45,17 @@ class Sampling:
     baseline: str = "grey"
     seed: int = 0
     enough: float = 0.95
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Keep OpenCV, which makes the masks, to one thread: further ones look out for work on the cores that run the network."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 class MaskedPasses(Evidence):
@@ -93,6 +106,7 @@ class MaskedPasses(Evidence):
         """Return the maps (D, h, w) that sums over masks amount to."""
         raise NotImplementedError
 
+    @one_opencv_thread()
     def _run(self) -> np.ndarray:
         """Try masks until the maps have converged or there are enough of them, and return the maps, float32 (D, h, w)."""
         halves = [Sums.zeros(len(self.scores), self.size) for _ in range(2)]
@@ -112,15 +126,14 @@ class MaskedPasses(Evidence):
         """Return the scores (B, D) of the image under masks (B, h, w)."""
         batch = batch_size(self.image.device)
         parts = [
-            self.target.of_raw(self.network.predict(self._masked(some)))
-            for some in torch.from_numpy(masks).split(batch)
+            self.target.of_raw(self.network.predict(self._masked(masks[first : first + batch])))
+            for first in range(0, len(masks), batch)
         ]
         return torch.cat(parts).cpu().numpy()
 
-    def _masked(self, masks: Tensor) -> Tensor:
+    def _masked(self, masks: np.ndarray) -> Tensor:
         """Return the image (B, 3, H, W) under masks (B, h, w)."""
-        kept = masks[:, None].to(self.image)
-        return torch.lerp(self.hidden, self.image, functional.interpolate(kept, self.image.shape[2:], mode="bilinear"))
+        return torch.lerp(self.hidden, self.image, enlarged(masks, self.image))
 
 
 class RandomGrids(MaskedPasses):
@@ -166,6 +179,18 @@ class FocusedGrids(MaskedPasses):
 def batch_size(device: torch.device) -> int:
     """Return how many images a pass takes at once."""
     return BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU
+
+
+def enlarged(masks: np.ndarray, image: Tensor) -> Tensor:
+    """Return masks (B, h, w) as (B, 1, H, W), of the size, the kind and on the device of an image (1, 3, H, W)."""
+    height, width = image.shape[2:]
+    if image.device.type != "cpu":
+        return functional.interpolate(torch.from_numpy(masks)[:, None].to(image), (height, width), mode="bilinear")
+    # The same numbers in half the time.
+    whole = np.empty((len(masks), 1, height, width), np.float32)
+    for mask, place in zip(masks, whole[:, 0], strict=True):
+        cv2.resize(mask, (width, height), dst=place)
+    return torch.from_numpy(whole).to(image)
 
 
 def hidden_image(image: Tensor, baseline: str) -> Tensor:

@@ -126,7 +126,7 @@ def test_what_is_left_without_the_emblem_is_far_less_than_without_another_part_o
                 emblem = scene.emblems[number]
                 masks = [emblem, patch_far_from_emblem(scene.bodies[number], emblem)]
                 images = [torch.where(torch.from_numpy(mask), perturbation.deleted, image) for mask in masks]
-                left.append(perturbation.left(iter(images), 2)[:, index].tolist())
+                left.append(perturbation.left((image, index) for image in images))
     without_emblem, without_patch = np.mean(left, axis=0)
     assert without_emblem < without_patch - 0.2
     assert without_patch > 0.9

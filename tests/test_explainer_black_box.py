@@ -3,6 +3,7 @@
 import weakref
 from itertools import islice
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from scenes import confident_detector, picture
 from torch.nn import functional
 
 from explainer import black_box
-from explainer.black_box import FocusedGrids, MaskedPasses, RandomGrids, Sampling, hidden_image
+from explainer.black_box import FocusedGrids, MaskedPasses, RandomGrids, Sampling, enlarged, hidden_image
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.masks import grid_masks
@@ -76,6 +77,29 @@ def brightness_evidence(kind=RandomGrids, **sampling):
     return configured(network, recording, target, at_head=False), network
 
 
+# The passes
+
+
+def test_opencv_has_one_thread_while_passes_run_and_as_many_as_before_afterwards(monkeypatch):
+    threads, predict = [], BrightnessDetector.predict
+
+    def counting(self, images):
+        threads.append(cv2.getNumThreads())
+        return predict(self, images)
+
+    monkeypatch.setattr(BrightnessDetector, "predict", counting)
+    before = cv2.getNumThreads()
+    brightness_evidence()
+    assert threads[0] == before == cv2.getNumThreads()
+    assert set(threads[1:]) == {1}
+
+
+def test_a_mask_is_enlarged_alike_on_every_device():
+    masks = np.float32(np.random.default_rng(0).random((3, 12, 18)))
+    expected = functional.interpolate(torch.from_numpy(masks)[:, None], IMAGE.shape[2:], mode="bilinear")
+    torch.testing.assert_close(enlarged(masks, IMAGE), expected, rtol=0, atol=1e-6)
+
+
 # The similarity
 
 
@@ -83,7 +107,7 @@ def test_similarity_is_the_best_of_all_predictions():
     generator = torch.Generator().manual_seed(0)
     raw = torch.rand(2, 300, 8, generator=generator)
     raw[..., :4] *= 60
-    # So that each group of objectness counts for some detection.
+    # Few that are sure and many that are not, as a network predicts.
     raw[..., 4] **= 12
     boxes = torch.tensor([[0, 0, 20, 30], [30, 30, 50, 60], [100, 100, 110, 110], [5, 5, 6, 6]]).float()
     probabilities = torch.rand(4, 3, generator=generator)
@@ -91,7 +115,9 @@ def test_similarity_is_the_best_of_all_predictions():
         [plain_similarity(image, box, row) for box, row in zip(boxes.tolist(), probabilities.tolist(), strict=True)]
         for image in raw
     ]
-    np.testing.assert_allclose(similarities(raw, boxes, probabilities), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        similarities(raw, boxes, functional.normalize(probabilities, dim=1)), expected, rtol=1e-4
+    )
 
 
 def test_an_undisturbed_image_leaves_a_detection_whole():

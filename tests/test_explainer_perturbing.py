@@ -92,7 +92,7 @@ def test_the_whole_image_counts_as_one():
     with borrowed(network):
         image, place = prepare(picture(50, 75), (96, 96), network)
         perturbation = Perturbation(network.predict, image, place, [7, 300])
-        assert perturbation.left(iter([image]), 1)[0].tolist() == pytest.approx([1, 1])
+        assert perturbation.left(iter([(image, 0), (image, 1)])) == pytest.approx([1, 1])
 
 
 def test_what_is_left_is_overlap_times_cosine_times_objectness_of_the_best_prediction():

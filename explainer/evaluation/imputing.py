@@ -22,10 +22,10 @@ def road(perturbation: Perturbation, maps: Sequence[np.ndarray], detections: Seq
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(perturbation.protocol.seed)
-        images = (image for heatmap in maps for image in imputed(perturbation, heatmap))
-        left = perturbation.left(images, len(maps) * 2 * len(SHARES)).cpu().numpy()
-    hottest, coldest = left.reshape(len(maps), 2, len(SHARES), -1).mean(axis=2).swapaxes(0, 1)
-    return [float(coldest[i, d] - hottest[i, d]) / 2 for i, d in enumerate(detections)]
+        asked = zip(maps, detections, strict=True)
+        left = perturbation.left((image, index) for heatmap, index in asked for image in imputed(perturbation, heatmap))
+    hottest, coldest = left.reshape(len(maps), 2, len(SHARES)).mean(axis=2).T
+    return ((coldest - hottest) / 2).tolist()
 
 
 def imputed(perturbation: Perturbation, heatmap: np.ndarray) -> Iterator[Tensor]:
