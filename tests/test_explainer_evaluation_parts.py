@@ -1,5 +1,7 @@
 """The parts of an evaluation: which images, where a heatmap lies, what is imputed, shuffled and counted, and the summary."""
 
+from copy import deepcopy
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -183,6 +185,21 @@ def test_the_meter_counts_passes_by_what_was_run_and_leaves_no_hooks():
     assert 0 < part.passes < 1
     assert meter.inside > 0
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.model.modules())
+
+
+def test_passes_of_copies_are_time_inside_the_model_but_no_passes_of_its_own():
+    network = Network(confident_detector())
+    copy = Network(deepcopy(network.model))
+    image = torch.zeros(1, 3, 64, 96)
+    with Meter(network, [copy]) as meter:
+        with meter.calibrating():
+            network.predict(image)
+        before = meter.inside
+        with meter.measuring() as cost:
+            copy.predict(image)
+    assert meter.inside > before
+    assert cost.passes == 0
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in copy.model.modules())
 
 
 def test_a_method_that_runs_parts_of_the_network_again_is_charged_for_them():

@@ -55,13 +55,13 @@ class Evaluator:
     def __init__(self, model: nn.Module, options: Evaluation):
         self.options = options
         self.network = Network(model)
-        self.meter = Meter(self.network)
+        copies = shuffled_copies(self.network, options.seed) if options.sanity else {}
+        self.meter = Meter(self.network, map(Network, copies.values()))
         random, *methods = [ByExplainer(self.network, layer, settings) for layer, settings in options.settings()]
         self.contenders: list[Contender] = [random, GaussianBox(), *methods]
         self.reference = random.explainer
         self.sanity: dict[Name, Sanity] = {}
         if options.sanity:
-            copies = shuffled_copies(self.network, options.seed)
             self.sanity = {(each.method, each.layer): Sanity(each.explainer, copies) for each in (random, *methods)}
 
     def __call__(

@@ -1,7 +1,7 @@
 """What work with a network costs: passes, seconds and memory."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,22 +36,25 @@ class Cost:
 class Meter:
     """Counts what is run of a network while it is entered.
 
+    copies   changed copies of the network, whose passes count as its own for `inside`, and for nothing else
     inside   seconds within the forward passes of the whole network
     """
 
-    def __init__(self, network: Network):
+    def __init__(self, network: Network, copies: Iterable[Network] = ()):
         self.network, self.device = network, network.weight.device
+        self.copies = tuple(copies)
         self.inside = 0.0
         self._work, self._work_of_a_pass, self._entered = 0, 1, 0.0
 
     def __enter__(self) -> "Meter":
         self._stack = ExitStack()
-        for member in self.network.members.values():
-            self._keep(member.register_forward_pre_hook(self._enter_pass))
-            self._keep(member.register_forward_hook(self._leave_pass))
-            for module in member.modules():
-                if isinstance(module, nn.Conv2d):
-                    self._keep(module.register_forward_hook(self._add_work))
+        for network in (self.network, *self.copies):
+            for member in network.members.values():
+                self._keep(member.register_forward_pre_hook(self._enter_pass))
+                self._keep(member.register_forward_hook(self._leave_pass))
+        for module in self.network.modules:
+            if isinstance(module, nn.Conv2d):
+                self._keep(module.register_forward_hook(self._add_work))
         return self
 
     def __exit__(self, *error) -> None:
