@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from explainer.maps import Letterbox
-from explainer.similarity import similarities
+from explainer.similarity import similarities, similarities_in_image
 from utils.general import xywh2xyxy
 
 # Images (B, 3, h, w) in 0..1 -> raw predictions (B, N, 5 + classes).
@@ -92,20 +92,21 @@ class Perturbation:
         return (torch.cat(parts) / self.clean).cpu().numpy()
 
     def left(self, images: Iterator[tuple[Tensor, int]]) -> np.ndarray:
-        """Return what is left, in each image (1, 3, h, w), of the detection whose index comes with it; 1 is the whole."""
+        """Return what is left of a detection, 1 for the whole image, for each image (1, 3, h, w) and detection's index."""
         parts = []
         while batch := list(islice(images, self.protocol.batch_size)):
             tensors, detections = zip(*batch, strict=True)
             # To copy a single image takes as long as to mask it.
             raw = self.predict(tensors[0] if len(tensors) == 1 else torch.cat(tensors))
-            for predictions, index in zip(raw[:, None], detections, strict=True):
+            for predictions, index in zip(raw, detections, strict=True):
                 own = slice(index, index + 1)
-                parts.append(self._similarities(predictions, own)[0] / self.clean[own])
+                found = similarities_in_image(predictions, self.boxes_xyxy[own], self.directions[own])
+                parts.append(found / self.clean[own])
         return torch.cat(parts).cpu().numpy()
 
-    def _similarities(self, raw: Tensor, detections: slice = slice(None)) -> Tensor:
-        """Return the similarity of detections with raw predictions (B, N, 5 + classes) of images, (B, D)."""
-        return similarities(raw, self.boxes_xyxy[detections], self.directions[detections])
+    def _similarities(self, raw: Tensor) -> Tensor:
+        """Return the similarity of each detection with raw predictions (B, N, 5 + classes) of images, (B, D)."""
+        return similarities(raw, self.boxes_xyxy, self.directions)
 
     def curves(self, maps: Sequence[np.ndarray], detections: Sequence[int]) -> list[Curves]:
         """Return the curves of heatmaps, float (height, width) of any size over the image's content, and their detections."""

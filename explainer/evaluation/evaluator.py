@@ -60,9 +60,8 @@ class Evaluator:
         random, *methods = [ByExplainer(self.network, layer, settings) for layer, settings in options.settings()]
         self.contenders: list[Contender] = [random, GaussianBox(), *methods]
         self.reference = random.explainer
-        self.sanity: dict[Name, Sanity] = {}
-        if options.sanity:
-            self.sanity = {(each.method, each.layer): Sanity(each.explainer, copies) for each in (random, *methods)}
+        checked = (random, *methods) if copies else ()
+        self.sanity = {(each.method, each.layer): Sanity(each.explainer, copies) for each in checked}
 
     def __call__(
         self, image_rgb: np.ndarray, labels: tuple[Label, ...] = (), without: Collection[Name] = ()
