@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explainer.errors import UsageError
-from utils.detect_options import DetectOptions, build_parser
+from utils.base.command_line import build_parser, exit_code
+from utils.detecting.options import DetectOptions
 
 # torch and OpenCV are imported where they are needed, so that --help and mistakes are answered at once.
 if TYPE_CHECKING:
-    from utils.detector import Detector, Found
-    from utils.pictures import Batch, Batches
-    from utils.result_files import ResultFiles
+    from utils.detecting.detector import Detector, Found
+    from utils.detecting.files import ResultFiles
+    from utils.sources.pictures import Batch, Batches
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ def run(**options: Any) -> Summary:
 
 def prepare(options: DetectOptions) -> Job:
     """Check everything that the user gave, the quick checks first, and load the model."""
-    from utils.checks import check_img_size, check_imshow, check_yaml, print_args
-    from utils.downloads import attempt_download
-    from utils.paths import check_writable, increment_path
-    from utils.pictures import check_source, open_loader
-    from utils.sources import is_stream
+    from utils.base.checks import check_img_size, check_imshow, check_yaml, print_args
+    from utils.base.downloads import attempt_download
+    from utils.base.media import is_stream
+    from utils.base.paths import check_writable, increment_path
+    from utils.sources.pictures import check_source, open_loader
 
     check_source(options.source)
     check_writable(options.project)
@@ -95,7 +96,7 @@ def prepare(options: DetectOptions) -> Job:
 def load_model(options: DetectOptions, weights: list[str], data: str) -> Any:
     """Return the DetectMultiBackend of the weights on the device asked for."""
     from models.common import DetectMultiBackend
-    from utils.torch_utils import select_device
+    from utils.base.devices import select_device
 
     device = select_device(options.device)
     return DetectMultiBackend(
@@ -105,7 +106,7 @@ def load_model(options: DetectOptions, weights: list[str], data: str) -> Any:
 
 def make_detector(model: Any, options: DetectOptions) -> Detector:
     """Return the step from pictures to detections."""
-    from utils.detector import Detector
+    from utils.detecting.detector import Detector
 
     nms_options = {
         "conf_thres": options.conf_thres,
@@ -127,9 +128,9 @@ def check_classes(classes: tuple[int, ...] | None, names: Mapping[int, str]) -> 
 
 def detect(job: Job) -> Summary:
     """Take one batch after the other through detection, drawing and saving."""
-    from utils.logger import LOGGER
-    from utils.pictures import Batches
-    from utils.result_files import ResultFiles
+    from utils.base.logger import LOGGER
+    from utils.detecting.files import ResultFiles
+    from utils.sources.pictures import Batches
 
     seen = 0
     names = job.detector.model.names
@@ -147,7 +148,7 @@ def detect(job: Job) -> Summary:
 
 def detect_batch(batch: Batch, job: Job, results: ResultFiles) -> list[Found]:
     """Return the detections of every picture of a batch."""
-    from utils.paths import increment_path
+    from utils.base.paths import increment_path
 
     maps_folder: Path | bool = False
     if job.options.visualize:
@@ -205,7 +206,7 @@ def log_line(batch: Batch, found: list[Found], names: Mapping[int, str], seconds
 
 def log_closing(job: Job, results: ResultFiles, seen: int, batches: Batches) -> None:
     """Log the speed, where the results are, and how many files could not be read."""
-    from utils.logger import LOGGER, colorstr
+    from utils.base.logger import LOGGER, colorstr
 
     if seen:
         before, inference, nms = (timer.t / seen * 1e3 for timer in job.detector.timers)
@@ -227,29 +228,18 @@ def as_list(value: Any) -> list:
 
 def parse_opt(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
-    return build_parser().parse_args(arguments)
+    description = "Detect objects in images, videos and streams."
+    return build_parser(DetectOptions, "detect.py", description).parse_args(arguments)
 
 
 def main(opt: argparse.Namespace) -> int:
     """Run the command and return its exit code: 0, 1 when files could not be read, 2 for a mistake, 130 for Ctrl-C."""
-    try:
-        try:
-            job = prepare(DetectOptions(**vars(opt)))
-        except (ValueError, ModuleNotFoundError) as error:
-            raise UsageError(str(error)) from error
-        return 1 if detect(job).unreadable else 0
-    except (UsageError, OSError) as error:
-        print(f"detect.py: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-
-
-def one_line(error: Exception) -> str:
-    """Return what an error says, the system's own as `file: reason`."""
-    is_system = isinstance(error, OSError) and error.filename and error.strerror
-    text = f"{error.filename}: {error.strerror}" if is_system else str(error)
-    return " ".join(text.split())
+    return exit_code(
+        "detect.py",
+        lambda: prepare(DetectOptions(**vars(opt))),
+        detect,
+        is_partial=lambda summary: summary.unreadable > 0,
+    )
 
 
 if __name__ == "__main__":

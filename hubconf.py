@@ -21,7 +21,7 @@ def custom(path="path/to/model.pt", autoshape=True, _verbose=True, device=None):
     """
     from models.autoshape import AutoShape
     from models.backend import DetectMultiBackend
-    from utils.torch_utils import select_device
+    from utils.base.devices import select_device
 
     model = DetectMultiBackend(path, device=select_device(str(device or "")), fuse=autoshape)
     model.eval()
@@ -58,7 +58,7 @@ def _official(name):
 
 def _untrained(name, channels, classes, device):
     from models.yolo import DetectionModel
-    from utils.torch_utils import select_device
+    from utils.base.devices import select_device
 
     return DetectionModel(f"{name}.yaml", ch=channels, nc=classes).to(select_device(str(device or "")))
 

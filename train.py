@@ -17,15 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.command_line import build_parser, exit_code
-from utils.train_options import TrainOptions
+from utils.base.command_line import build_parser, exit_code
+from utils.training.options import TrainOptions
 
 # torch and OpenCV are imported where they are needed, so that --help and mistakes are answered at once.
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from utils.trainer import TrainData, Trainer
+    from utils.training.trainer import TrainData, Trainer
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def run(**options: Any) -> Summary:
         ValueError: for an option, a file or data that make no sense.
         FileNotFoundError, OSError: for files that are not there, or results that cannot be written.
     """
-    from utils.distributed import process_group
+    from utils.base.distributed import process_group
 
     checked = TrainOptions(**options)
     with process_group(use_cuda=checked.device != "cpu"):
@@ -65,12 +65,12 @@ def run(**options: Any) -> Summary:
 
 def prepare(options: TrainOptions) -> Job:
     """Check everything that the user gave, the quick checks first, and load model and images."""
-    from utils.checks import print_args
-    from utils.dataset_yaml import check_dataset
-    from utils.distributed import process_index
-    from utils.hyperparameters import load_hyp
-    from utils.resuming import take_up
-    from utils.seeding import init_seeds
+    from utils.base.checks import print_args
+    from utils.base.devices import init_seeds
+    from utils.base.distributed import process_index
+    from utils.data.dataset_yaml import check_dataset
+    from utils.training.checkpoints import take_up
+    from utils.training.hyperparameters import load_hyp
 
     quiet_unless_main()
     options, resumed, folder = take_up(options) if options.resume else (options, None, None)
@@ -95,9 +95,9 @@ def open_trainer(
 ) -> Trainer:
     """Load the images, fit the model to them, and return what trains it."""
     from utils.autoanchor import check_anchors
-    from utils.distributed import is_main
-    from utils.hyperparameters import scaled_to_model
-    from utils.trainer import Trainer
+    from utils.base.distributed import is_main
+    from utils.training.hyperparameters import scaled_to_model
+    from utils.training.trainer import Trainer
 
     hyp, head = dict(options.hyp), model.model[-1]
     names = {0: "item"} if options.single_cls and data["nc"] != 1 else dict(data["names"])
@@ -114,8 +114,8 @@ def open_trainer(
 
 def quiet_unless_main() -> None:
     """Let only the first of several processes log more than errors."""
-    from utils.distributed import is_main
-    from utils.logger import LOGGER
+    from utils.base.distributed import is_main
+    from utils.base.logger import LOGGER
 
     if not is_main():
         LOGGER.setLevel("ERROR")
@@ -123,7 +123,7 @@ def quiet_unless_main() -> None:
 
 def check_combination(options: TrainOptions) -> None:
     """Raise ValueError for options that do not go together."""
-    from utils.distributed import process_count
+    from utils.base.distributed import process_count
 
     count = process_count()
     if count > 1 and options.image_weights:
@@ -142,9 +142,9 @@ def find_source(options: TrainOptions) -> nn.Module | None:
     """
     from explainer.loading.checkpoint import load_model
     from models.yolo import DetectionModel
-    from utils.checks import check_suffix
-    from utils.distributed import process_rank, rank_zero_first
-    from utils.downloads import attempt_download
+    from utils.base.checks import check_suffix
+    from utils.base.distributed import process_rank, rank_zero_first
+    from utils.base.downloads import attempt_download
 
     if not options.weights:
         return None
@@ -161,8 +161,8 @@ def choose_device(options: TrainOptions) -> torch.device:
     """Return the device of this process; ValueError where several are named without torchrun."""
     import torch
 
-    from utils.distributed import local_rank
-    from utils.torch_utils import select_device
+    from utils.base.devices import select_device
+    from utils.base.distributed import local_rank
 
     rank = local_rank()
     if rank == -1 and "," in options.device:
@@ -187,8 +187,8 @@ def create_model(options: TrainOptions, source: nn.Module | None, *, hyp: Mappin
         ValueError: for a model that is no detector.
     """
     from models.yolo import Detect, DetectionModel
-    from utils.checkpoints import intersect_dicts
-    from utils.logger import LOGGER
+    from utils.base.logger import LOGGER
+    from utils.training.checkpoints import intersect_dicts
 
     model = DetectionModel(options.cfg or source.yaml, ch=3, nc=nc, anchors=hyp.get("anchors"))
     if type(model.model[-1]) is not Detect:
@@ -207,7 +207,7 @@ def create_model(options: TrainOptions, source: nn.Module | None, *, hyp: Mappin
 
 def freeze(model: nn.Module, layers: tuple[int, ...]) -> None:
     """Make all parameters trainable but those of `layers`; ValueError for a layer that the model does not have."""
-    from utils.logger import LOGGER
+    from utils.base.logger import LOGGER
 
     count = len(model.model)
     if layers and max(layers) >= count:
@@ -227,7 +227,7 @@ def stride_of(model: nn.Module) -> int:
 def fit_to_model(options: TrainOptions, model: nn.Module, hyp: dict, device: torch.device) -> TrainOptions:
     """Return options whose image size suits the model, with a batch size that fits onto the GPU where asked for."""
     from utils.autobatch import find_batch_size
-    from utils.checks import check_img_size
+    from utils.base.checks import check_img_size
 
     stride = stride_of(model)
     imgsz = check_img_size(options.imgsz, stride, floor=stride * 2)
@@ -241,8 +241,8 @@ def open_folder(options: TrainOptions, hyp: dict[str, float]) -> Path:
     """Return the folder of a new run, with its hyperparameters and options in it."""
     import yaml
 
-    from utils.distributed import is_main
-    from utils.paths import increment_path, naming_failed_writes
+    from utils.base.distributed import is_main
+    from utils.base.paths import increment_path, naming_failed_writes
 
     folder = Path(options.project) / options.name
     if not is_main():
@@ -258,10 +258,10 @@ def open_folder(options: TrainOptions, hyp: dict[str, float]) -> Path:
 
 def load_data(options: TrainOptions, data: Mapping, names: dict[int, str], *, stride: int) -> TrainData:
     """Return the images to train and validate on; ValueError for labels that make no sense."""
-    from utils.data_scan import check_classes
-    from utils.distributed import process_count, process_rank
-    from utils.loaders import create_dataloader
-    from utils.trainer import TrainData
+    from utils.base.distributed import process_count, process_rank
+    from utils.data.loaders import create_dataloader
+    from utils.data.scan import check_classes
+    from utils.training.trainer import TrainData
 
     batch_size = options.batch_size // process_count()
     loader, dataset = create_dataloader(
@@ -293,9 +293,9 @@ def load_data(options: TrainOptions, data: Mapping, names: dict[int, str], *, st
 
 def load_val_data(options: TrainOptions, data: dict, *, batch_size: int, nc: int, stride: int) -> Any:
     """Return the loader to validate with in the first process, None in the others."""
-    from utils.data_scan import check_classes
-    from utils.distributed import is_main
-    from utils.loaders import create_dataloader
+    from utils.base.distributed import is_main
+    from utils.data.loaders import create_dataloader
+    from utils.data.scan import check_classes
 
     if not is_main():
         return None
@@ -317,14 +317,14 @@ def load_val_data(options: TrainOptions, data: dict, *, batch_size: int, nc: int
 
 def draw_labels(data: TrainData, folder: Path) -> None:
     """Save a picture of what the labels are like."""
-    from utils.label_pictures import plot_labels
+    from utils.data.pictures import plot_labels
 
     plot_labels(data.dataset.labels, data.names, folder)
 
 
 def train(job: Job) -> Summary:
     """Train, then make the checkpoints ready to detect with and measure the best one."""
-    from utils.distributed import is_main, wait_for_all
+    from utils.base.distributed import is_main, wait_for_all
 
     job.trainer.fit()
     summary = finish(job) if is_main() else Summary(job.folder, ())
@@ -334,9 +334,9 @@ def train(job: Job) -> Summary:
 
 def finish(job: Job) -> Summary:
     """Strip the checkpoints, measure the best one class by class, and draw what happened."""
-    from utils.checkpoints import strip_optimizer
-    from utils.logger import LOGGER, colorstr
-    from utils.results_log import plot_results
+    from utils.base.logger import LOGGER, colorstr
+    from utils.training.checkpoints import strip_optimizer
+    from utils.training.results_log import plot_results
 
     trainer, results = job.trainer, ()
     for path in (trainer.last, trainer.best):
@@ -381,7 +381,7 @@ def parse_opt(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(opt: argparse.Namespace) -> int:
     """Run the command and return its exit code: 0, 2 for a mistake, 130 for Ctrl-C."""
-    from utils.distributed import process_group
+    from utils.base.distributed import process_group
 
     with process_group(use_cuda=opt.device != "cpu"):
         return exit_code("train.py", lambda: prepare(TrainOptions(**vars(opt))), train)

@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.command_line import build_parser, exit_code
-from utils.val_options import ValOptions
+from utils.base.command_line import build_parser, exit_code
+from utils.validating.options import ValOptions
 
 # torch and OpenCV are imported where they are needed, so that --help and mistakes are answered at once.
 if TYPE_CHECKING:
     import torch
 
-    from utils.validation import Evaluation, ValSettings
+    from utils.validating.validation import Evaluation, ValSettings
 
 STUDY_SIZES = range(256, 1536 + 128, 128)
 # What the task speed measures with: as detect.py does.
@@ -75,7 +75,7 @@ def run(
         save_dir: where pictures and files go for `model`.
         plots: whether to save pictures.
         compute_loss: a `utils.loss.ComputeLoss` of the model, for the losses.
-        options: see `utils.val_options.ValOptions`.
+        options: see `utils.validating.options.ValOptions`.
 
     Returns:
         (P, R, mAP50, mAP50-95, box loss, objectness loss, class loss), (nc,) mAP50-95 of each class, milliseconds per
@@ -92,11 +92,11 @@ def run(
 def prepare(options: ValOptions, *, plots: bool = True) -> Job:
     """Check everything that the user gave, the quick checks first, load the model and find the images."""
     from models.common import DetectMultiBackend
-    from utils.checks import check_img_size, print_args
-    from utils.dataset_yaml import check_dataset
-    from utils.downloads import attempt_download
-    from utils.paths import increment_path
-    from utils.torch_utils import select_device
+    from utils.base.checks import check_img_size, print_args
+    from utils.base.devices import select_device
+    from utils.base.downloads import attempt_download
+    from utils.base.paths import increment_path
+    from utils.data.dataset_yaml import check_dataset
 
     print_args(asdict(options))
     data = check_dataset(options.data)
@@ -136,8 +136,8 @@ def check_model(model: Any, data: dict, options: ValOptions) -> None:
 
 def open_loader(options: ValOptions, data: dict, *, stride: int, rect: bool) -> Any:
     """Return the loader of the split that the task names; ValueError for labels of unknown classes."""
-    from utils.data_scan import check_classes
-    from utils.loaders import create_dataloader
+    from utils.data.loaders import create_dataloader
+    from utils.data.scan import check_classes
 
     split = options.task if options.task in ("train", "val", "test") else "val"
     if not data.get(split):
@@ -159,7 +159,7 @@ def open_loader(options: ValOptions, data: dict, *, stride: int, rect: bool) -> 
 
 def settings_of(options: ValOptions, half: bool) -> ValSettings:
     """Return what the validator needs to know of the options."""
-    from utils.validation import ValSettings
+    from utils.validating.validation import ValSettings
 
     return ValSettings(
         conf_thres=options.conf_thres,
@@ -174,7 +174,7 @@ def settings_of(options: ValOptions, half: bool) -> ValSettings:
 
 def validate(job: Job) -> Evaluation:
     """Measure, write what was asked for, and log the figures."""
-    from utils.validation import Validator
+    from utils.validating.validation import Validator
 
     writers = Writers(job)
     evaluation = Validator(job.model, job.loader, job.settings, nc=job.nc, device=job.device).run(writers.observers)
@@ -184,8 +184,8 @@ def validate(job: Job) -> Evaluation:
 
 def report(job: Job, evaluation: Evaluation, *, saved: bool) -> None:
     """Log the figures, the speed, and where the results are."""
-    from utils.logger import LOGGER, colorstr
-    from utils.validation import log_evaluation
+    from utils.base.logger import LOGGER, colorstr
+    from utils.validating.validation import log_evaluation
 
     log_evaluation(evaluation, job.names, verbose=job.options.verbose)
     before, during, after = evaluation.milliseconds
@@ -199,8 +199,8 @@ class Writers:
     """The files that a validation leaves. `observers` are shown every batch; `finish` writes the rest."""
 
     def __init__(self, job: Job) -> None:
-        from utils.confusion import ConfusionMatrix
-        from utils.val_files import BatchPictures, JsonFile, LabelFiles, count_confusions
+        from utils.validating.files import BatchPictures, JsonFile, LabelFiles, count_confusions
+        from utils.validating.metrics import ConfusionMatrix
 
         options = job.options
         self.job = job
@@ -217,7 +217,7 @@ class Writers:
 
     def finish(self, evaluation: Evaluation) -> bool:
         """Write the JSON and the pictures; return whether anything was written at all."""
-        from utils.curve_pictures import save_curves
+        from utils.validating.pictures import save_curves
 
         if self.json:
             self.json.write()
@@ -236,7 +236,7 @@ def _is_coco(data: str | dict) -> bool:
 
 def validate_loaded(job: Job, compute_loss: Callable | None) -> Evaluation:
     """Measure a model in memory and log the row of all classes; it is afterwards as it was."""
-    from utils.validation import evaluate_loaded, log_evaluation
+    from utils.validating.validation import evaluate_loaded, log_evaluation
 
     writers = Writers(job)
     evaluation = evaluate_loaded(

@@ -28,7 +28,7 @@ from explainer.explain import Explainer  # noqa: E402
 from explainer.loading.weights import open_model  # noqa: E402
 from explainer.network import Network  # noqa: E402
 from models.yolo import DetectionModel  # noqa: E402
-from utils.nms import non_max_suppression  # noqa: E402
+from utils.base.nms import non_max_suppression  # noqa: E402
 
 BUDGET = 1.25
 DETECTIONS = 8

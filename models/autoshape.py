@@ -18,12 +18,11 @@ from explainer.loading.repair import is_head
 from models.backend import DetectMultiBackend
 from models.detections import Detections
 from utils.augmentations import letterbox
-from utils.boxes import scale_boxes
-from utils.image_io import exif_transpose
-from utils.logger import LOGGER
-from utils.nms import non_max_suppression
-from utils.profiling import Profile
-from utils.torch_utils import smart_inference_mode
+from utils.base.boxes import scale_boxes
+from utils.base.devices import Profile, smart_inference_mode
+from utils.base.image_io import exif_transpose
+from utils.base.logger import LOGGER
+from utils.base.nms import non_max_suppression
 
 __all__ = ["AutoShape", "Detections"]
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from models.loading import attempt_load
-from utils.downloads import attempt_download
-from utils.logger import LOGGER
+from utils.base.downloads import attempt_download
+from utils.base.logger import LOGGER
 
 SMALLEST_STRIDE = 32
 CPU = torch.device("cpu")

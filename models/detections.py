@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.boxes import xyxy2xywh
-from utils.image_io import write_image
-from utils.logger import LOGGER, colorstr
-from utils.paths import UniqueNames, increment_path
+from utils.base.boxes import xyxy2xywh
+from utils.base.image_io import write_image
+from utils.base.logger import LOGGER, colorstr
+from utils.base.paths import UniqueNames, increment_path
 from utils.plots import Annotator, colors, save_one_box
 
 if TYPE_CHECKING:

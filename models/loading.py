@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from explainer.loading.checkpoint import load_model
 from explainer.loading.repair import is_head
-from utils.downloads import attempt_download
+from utils.base.downloads import attempt_download
 
 INPLACE_ACTIVATIONS = (nn.Hardswish, nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.SiLU)
 

@@ -11,9 +11,10 @@ from models.building import build_layers, detecting, segmenting
 from models.common import Classify, Conv, Proto
 from models.parsing import load_spec
 from utils.autoanchor import check_anchor_order
-from utils.feature_maps import feature_visualization
-from utils.logger import LOGGER
-from utils.torch_utils import fuse_conv_and_bn, initialize_weights, model_info, scale_img, time_sync
+from utils.base.devices import time_sync
+from utils.base.logger import LOGGER
+from utils.base.networks import fuse_conv_and_bn, initialize_weights, model_info, scale_img
+from utils.plots import feature_visualization
 
 
 class Detect(nn.Module):

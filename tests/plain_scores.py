@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from utils.boxes import xywh2xyxy
+from utils.general import xywh2xyxy
 
 
 class RawPredictions(nn.Module):

@@ -11,7 +11,7 @@ from data.scripts.evidence.figures import EMBLEMS
 from data.scripts.evidence.proof import overlaps
 from data.scripts.evidence.rendering import CLASSES, render
 from data.scripts.evidence.scene import Figure
-from utils.training_data import LoadImagesAndLabels
+from utils.dataloaders import LoadImagesAndLabels
 
 SIZE = 160
 

@@ -9,7 +9,7 @@ from scenes import confident_detector, picture
 
 from explainer.explain import Explainer
 from explainer.looks import SMOOTHING, View
-from utils.boxes import xywh2xyxy
+from utils.general import xywh2xyxy
 
 PICTURE = picture(64, 96)
 SETTINGS = {"conf_thres": 0.05, "imgsz": 96, "aug_smooth": True}

@@ -1,5 +1,7 @@
 """Models small enough to build in every test."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -52,3 +54,9 @@ def _with_busy_norms(model: nn.Module) -> nn.Module:
         norm.running_mean.uniform_(-0.5, 0.5)
         norm.running_var.uniform_(0.5, 1.5)
     return model.eval()
+
+
+def save(content: dict, path: Path) -> Path:
+    """Write a checkpoint and return its path."""
+    torch.save(content, path)
+    return path

@@ -1,6 +1,9 @@
-"""Image transforms on numpy arrays."""
+"""Image transforms on numpy arrays: the letterbox, and with it from a picture to what a model takes."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -55,3 +58,26 @@ def _pad_evenly(im: np.ndarray, pad_w: int, pad_h: int, color: tuple[int, int, i
     """Add `pad_w` columns and `pad_h` rows, half of them on each side; an odd one goes right or below."""
     left, top = pad_w // 2, pad_h // 2
     return cv2.copyMakeBorder(im, top, pad_h - top, left, pad_w - left, cv2.BORDER_CONSTANT, value=color)
+
+
+@dataclass(frozen=True)
+class FrameTransform:
+    """Turns a BGR picture (H, W, 3) uint8 into RGB (3, h, w) uint8, letterboxed.
+
+    Attributes:
+        img_size: the frame's side, or its (height, width), pixels.
+        stride: the model's largest stride, pixels.
+        auto: pad to the next multiple of `stride` only, instead of to the whole frame.
+        transforms: replaces all this: called with the BGR picture, its result is the model's input.
+    """
+
+    img_size: int | tuple[int, int] = 640
+    stride: int = 32
+    auto: bool = True
+    transforms: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def __call__(self, im_bgr: np.ndarray) -> np.ndarray:
+        if self.transforms:
+            return self.transforms(im_bgr)
+        boxed, _, _ = letterbox(im_bgr, self.img_size, stride=self.stride, auto=self.auto)
+        return np.ascontiguousarray(boxed.transpose(2, 0, 1)[::-1])

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils.logger import LOGGER, colorstr
+from utils.base.logger import LOGGER, colorstr
 
 if TYPE_CHECKING:
-    from utils.training_data import LoadImagesAndLabels
+    from utils.data.training_data import LoadImagesAndLabels
 
 # Anchors stay as they are where this share of the objects can be learnt with them.
 GOOD_RECALL = 0.98

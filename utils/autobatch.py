@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils.logger import LOGGER
+from utils.base.logger import LOGGER
 
 DEFAULT_BATCH = 16
 TRIED = (1, 2, 4, 8, 16)

@@ -1,8 +1,7 @@
 """The names that code written for YOLOv5 imports from here; each lives in the file that is named after what it does."""
 
-from utils.boxes import clip_boxes, scale_boxes, xywh2xyxy, xywhn2xyxy, xyxy2xywh, xyxy2xywhn
-from utils.checkpoints import intersect_dicts, strip_optimizer
-from utils.checks import (
+from utils.base.boxes import clip_boxes, scale_boxes, xywh2xyxy, xywhn2xyxy, xyxy2xywh, xyxy2xywhn
+from utils.base.checks import (
     check_file,
     check_img_size,
     check_imshow,
@@ -11,12 +10,12 @@ from utils.checks import (
     check_yaml,
     print_args,
 )
-from utils.dataset_yaml import check_dataset
-from utils.logger import LOGGER, colorstr
-from utils.nms import non_max_suppression
-from utils.paths import ROOT, increment_path
-from utils.profiling import Profile
-from utils.seeding import init_seeds
+from utils.base.devices import Profile, init_seeds
+from utils.base.logger import LOGGER, colorstr
+from utils.base.nms import non_max_suppression
+from utils.base.paths import ROOT, increment_path
+from utils.data.dataset_yaml import check_dataset
+from utils.training.checkpoints import intersect_dicts, strip_optimizer
 
 __all__ = [
     "LOGGER",

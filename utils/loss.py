@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.overlap import bbox_iou
+from utils.base.boxes import bbox_iou
 
 # How much the objectness of each level counts, from fine to coarse: fine levels have many more cells, all but a few empty.
 OBJECTNESS_WEIGHTS = {3: (4.0, 1.0, 0.4)}

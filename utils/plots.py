@@ -1,23 +1,28 @@
-"""Drawing on pictures."""
+"""Drawing on pictures, cutting out of them, pictures of feature maps, and figures of matplotlib."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.boxes import clip_boxes, xywh2xyxy, xyxy2xywh
-from utils.feature_maps import feature_visualization
-from utils.image_io import write_image
-from utils.paths import increment_path
+from utils.base.boxes import clip_boxes, xywh2xyxy, xyxy2xywh
+from utils.base.image_io import write_image
+from utils.base.logger import LOGGER
+from utils.base.paths import increment_path, naming_failed_writes
 
-__all__ = ["Annotator", "Colors", "colors", "feature_visualization", "save_one_box"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Color = tuple[int, int, int]
+
+FEATURE_COLUMNS = 8
+DOTS_PER_INCH = 200
 
 # Neighbours differ clearly, and white letters can be read on every one.
 # fmt: off
@@ -230,3 +235,50 @@ def _load_font(font: str, size: int) -> ImageFont.FreeTypeFont:
         import matplotlib
 
         return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+
+
+def feature_visualization(
+    x: torch.Tensor, module_type: str, stage: int, n: int = 32, save_dir: str | Path = "runs/detect/exp"
+) -> Path | None:
+    """Save the first `n` channels of a feature map (B, C, H, W) as a grey picture, and the whole first item as .npy.
+
+    Heads and maps of one pixel's height or width have nothing to show. Each channel is stretched to its own range.
+    Returns the path `save_dir/stage{stage}_{type}_features.png`, or None where nothing was saved.
+    """
+    if not isinstance(x, torch.Tensor) or x.ndim != 4 or min(x.shape[2:]) < 2:
+        return None
+    channels = x[0].detach().float().cpu().numpy()
+    path = Path(save_dir) / f"stage{stage}_{module_type.rpartition('.')[2]}_features.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    LOGGER.info("Saving %s... (%d/%d)", path, min(n, len(channels)), len(channels))
+    # encode and write apart: a failed write then raises instead of returning False
+    path.write_bytes(cv2.imencode(".png", tile(channels[:n]))[1].tobytes())
+    np.save(path.with_suffix(".npy"), channels)
+    return path
+
+
+def tile(channels: np.ndarray, columns: int = FEATURE_COLUMNS) -> np.ndarray:
+    """Lay maps (n, H, W), each stretched to 0..255, side by side in rows of `columns`: (rows*H, columns*W) uint8."""
+    low = channels.min((1, 2), keepdims=True)
+    span = np.maximum(channels.max((1, 2), keepdims=True) - low, 1e-12)
+    grey = ((channels - low) / span * 255).astype(np.uint8)
+    blank = -len(grey) % columns
+    grey = np.concatenate((grey, np.zeros((blank, *grey.shape[1:]), np.uint8)))
+    rows = grey.reshape(-1, columns, *grey.shape[1:])
+    return rows.transpose(0, 2, 1, 3).reshape(-1, columns * grey.shape[2])
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return a figure of that many inches that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure; OSError, naming the file, when it cannot be written."""
+    with naming_failed_writes(path):
+        figure.savefig(path, dpi=DOTS_PER_INCH)
