@@ -35,8 +35,8 @@ def explainer(path="yolov5s.pt", device=None, **settings):
 
     settings: those of `explainer.options.Settings`, such as method, layer or class_names.
     """
+    from explainer.detectors.weights import open_model
     from explainer.explain import Explainer
-    from explainer.loading.weights import open_model
 
     return Explainer(open_model(path, device=str(device or "")), **settings)
 

@@ -44,9 +44,9 @@ run.__signature__ = keyword_signature(Evaluation)
 
 def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     """Score the explanations of every image, one after the other, then write tables and pictures of all."""
+    from explainer.detectors.weights import check_weights, open_model
     from explainer.evaluation.image_sets import labelled_images
     from explainer.evaluation.results import EvaluationResults, resumed
-    from explainer.loading.weights import check_weights, open_model
     from explainer.results import free_folder
 
     resumes = options.resume is not None

@@ -11,13 +11,13 @@ from explainer.applicability import check_classes, check_given
 from explainer.boxes import Written, boxes_in
 from explainer.cams import CamReader
 from explainer.detecting import prepare
+from explainer.detectors.weights import open_model
 from explainer.errors import UsageError, unknown
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.exported import Exported, network_of
 from explainer.freed_memory import keep_freed_memory
 from explainer.kinds import EVIDENCE
 from explainer.layers import layers_by_level, place_of
-from explainer.loading.weights import open_model
 from explainer.looks import PLAIN, SMOOTHING, Look, Plan, Question, look, smooth
 from explainer.maps import Letterbox
 from explainer.methods import METHODS

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from explainer.detectors.weights import check_there, check_weights
 from explainer.errors import UsageError
-from explainer.loading.weights import check_there, check_weights
 from explainer.options import Options
 from explainer.questions import Questions
 from explainer.results import free_folder
@@ -52,8 +52,8 @@ def check_display() -> None:
 def open_explainer(options: Options):
     """Return an Explainer, or where several methods, layers or models are asked for a Comparer, with its models loaded."""
     from explainer.comparing import Comparer
+    from explainer.detectors.weights import open_model
     from explainer.explain import Explainer
-    from explainer.loading.weights import open_model
     from explainer.naming import model_names
 
     how = {"device": options.device, "half": options.half, "data": options.data, "trust": options.trust}

@@ -22,9 +22,9 @@ from tiny_models import tiny_detector, tiny_segmenter
 from torch import nn
 
 import models.common
-from explainer.loading.checkpoint import CheckpointError, load_model, read_checkpoint
-from explainer.loading.repair import repair
-from explainer.loading.unpickling import DataUnpickler
+from explainer.checkpoints.checkpoint import CheckpointError, load_model, read_checkpoint
+from explainer.checkpoints.repair import repair
+from explainer.checkpoints.unpickling import DataUnpickler
 from models.yolo import Detect, DetectionModel
 
 IMAGE = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
@@ -629,7 +629,7 @@ def test_an_upsample_without_recompute_scale_factor_works():
 
 def test_the_reader_works_without_a_tree_until_a_file_needs_one():
     code = (
-        "import sys; import explainer.loading.checkpoint; "
+        "import sys; import explainer.checkpoints.checkpoint; "
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'models', 'utils', 'cv2', 'torchvision'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

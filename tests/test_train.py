@@ -15,7 +15,7 @@ import yaml
 from torch import nn
 
 import train
-from explainer.loading.checkpoint import read_checkpoint
+from explainer.checkpoints.checkpoint import read_checkpoint
 from models.loading import attempt_load
 from tests.tiny_data import make_dataset
 from tests.tiny_models import tiny_detector, tiny_spec

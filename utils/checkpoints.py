@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from explainer.loading.checkpoint import read_checkpoint
+from explainer.checkpoints.checkpoint import read_checkpoint
 from utils.ema import ModelEMA, de_parallel
 from utils.logger import LOGGER
 from utils.paths import ROOT, naming_failed_writes

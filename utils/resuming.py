@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from explainer.loading.checkpoint import read_checkpoint
+from explainer.checkpoints.checkpoint import read_checkpoint
 from utils.logger import LOGGER
 from utils.train_options import TrainOptions
 

@@ -22,10 +22,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from explainer.checkpoints.allowed import PATHS, RefusedError, RefusedNameError
+from explainer.checkpoints.repair import repair
+from explainer.checkpoints.unpickling import NOT_DATA, DataUnpickler
 from explainer.errors import UsageError
-from explainer.loading.recipes import PATHS, RefusedError, RefusedNameError
-from explainer.loading.repair import repair
-from explainer.loading.unpickling import NOT_DATA, DataUnpickler
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

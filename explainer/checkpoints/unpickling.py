@@ -14,6 +14,7 @@ import argparse
 import importlib
 import pickle
 import sys
+import types
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO, ClassVar
 import torch
 from torch import nn
 
-from explainer.loading.recipes import (
+from explainer.checkpoints.allowed import (
     RECIPES,
     NumpyArray,
     NumpyType,
@@ -178,14 +179,21 @@ def find_module_class(module: str, name: str) -> type[nn.Module] | None:
     if module.startswith("torch.nn.modules."):
         # Never imported by the name in the file: what torch has is there already.
         return _module_class(sys.modules.get(module), name, module)
-    if module in TREE_MODULES:
-        source = importlib.import_module(module)
+    if source := tree_module(module):
         candidates = (_module_class(source, each, ("models.", "utils.")) for each in (name, ALIASES.get(name)))
         return next((cls for cls in candidates if cls), None)
     if module == "__main__" or module.startswith("models."):
         # A block of one's own, which was defined somewhere else at the time of training.
-        return _module_class(importlib.import_module("models.common"), name, "models.")
+        return _module_class(tree_module("models.common"), name, "models.")
     return None
+
+
+def tree_module(name: str) -> types.ModuleType | None:
+    """Return a module of the tree by its name in TREE_MODULES; None for any other name, which is not imported.
+
+    It is imported when a file asks for one of its classes, not before: the reader lies below the tree, and works without it.
+    """
+    return importlib.import_module(name) if name in TREE_MODULES else None
 
 
 def _module_class(source: Any, name: str | None, origin: str | tuple[str, ...]) -> type[nn.Module] | None:

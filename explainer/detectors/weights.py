@@ -58,7 +58,7 @@ def open_model(
 
 def load(path: str | Path, device, half: bool, trust: bool):
     """Return the model of one checkpoint, fused; UsageError for a file that is none or is not there."""
-    from explainer.loading.checkpoint import load_model
+    from explainer.checkpoints.checkpoint import load_model
     from utils.general import LOGGER
 
     model = load_model(find_or_download(path), trust=trust).to(device).fuse().eval()
