@@ -9,7 +9,7 @@ from torch import Tensor
 from explainer.cells import row_ranges
 from explainer.errors import UnreadableImageError
 from explainer.explanation import Detection
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Letterbox
 from explainer.network import Network, Recording
 from explainer.options import Settings
 from utils.augmentations import letterbox

@@ -19,7 +19,7 @@ from explainer.freed_memory import keep_freed_memory
 from explainer.kinds import EVIDENCE
 from explainer.layers import layers_by_level, place_of
 from explainer.looks import PLAIN, SMOOTHING, Look, Plan, Question, look, smooth
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Letterbox
 from explainer.methods import METHODS
 from explainer.network import PREDICTIONS, Network, Recording, borrowed
 from explainer.options import Settings

@@ -6,12 +6,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from explainer.drawing import Style, draw_boxes, paint
-from explainer.maps import Letterbox, heatmap_of, keep_hottest, only_in_box, peak, pixels_in_box
-from explainer.metrics import enrichment, peak_inside, share_inside
+from explainer.maps.heatmaps import (
+    Letterbox,
+    heatmap_of,
+    keep_hottest,
+    keep_strongest,
+    only_in_box,
+    peak,
+    pixels_in_box,
+    signed_map_of,
+)
+from explainer.maps.measures import enrichment, peak_inside, share_inside
 from explainer.presentable import Presentable, as_png
 from explainer.raw_maps import raw_arrays
 from explainer.sheets import Miniature, resized, sheet
-from explainer.signed import keep_strongest, signed_map_of
 
 # What became of a box: the first three where the labels of the image are known, the last for one that the user gave.
 HIT, FALSE_ALARM, MISS, GIVEN = "hit", "false alarm", "miss", "given"

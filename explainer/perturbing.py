@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Letterbox
 from explainer.similarity import similarities, similarities_in_image
 from utils.general import xywh2xyxy
 
@@ -141,7 +141,7 @@ class Perturbation:
         steps = self.protocol.steps
         whole = torch.full(self.letterbox.input_size, steps + 1, dtype=torch.int16, device=self.image.device)
         order = self.order(heatmap)
-        whole[self._content] = (order * steps // order.numel() + 1).to(torch.int16)
+        whole[self.letterbox.content_pixels] = (order * steps // order.numel() + 1).to(torch.int16)
         return whole
 
     def order(self, heatmap: np.ndarray) -> Tensor:
@@ -149,7 +149,7 @@ class Perturbation:
 
         Equal values are taken in a random order, always the same, so that a flat map prefers no place.
         """
-        flat = self._on_input(heatmap)[self._content].flatten()
+        flat = self._on_input(heatmap)[self.letterbox.content_pixels].flatten()
         hottest_first = self._shuffle[descending(flat[self._shuffle]).to(flat.device)]
         order = torch.empty_like(hottest_first)
         order[hottest_first] = torch.arange(len(order), device=order.device)
@@ -157,7 +157,7 @@ class Perturbation:
 
     def replaced(self, change: Callable[[Tensor], Tensor]) -> Tensor:
         """Return a copy of the image (1, 3, h, w) whose content went through `change`; the padding stays."""
-        rows, columns = self._content
+        rows, columns = self.letterbox.content_pixels
         copy = self.image.clone()
         copy[:, :, rows, columns] = change(copy[:, :, rows, columns])
         return copy
@@ -169,10 +169,6 @@ class Perturbation:
         order = torch.randperm(height * width, generator=torch.Generator().manual_seed(self.protocol.seed))
         return order.to(self.image.device)
 
-    @property
-    def _content(self) -> tuple[slice, slice]:
-        return content_of(self.letterbox)
-
     def _on_input(self, heatmap: np.ndarray) -> Tensor:
         """Return a heatmap of the content as one of the input (h, w), zero in the padding."""
         import cv2
@@ -181,7 +177,7 @@ class Perturbation:
         shrinks = heatmap.shape[0] > height
         fitted = cv2.resize(heatmap, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         whole = torch.zeros(self.letterbox.input_size, device=self.image.device)
-        whole[self._content] = torch.from_numpy(np.float32(fitted)).to(whole)
+        whole[self.letterbox.content_pixels] = torch.from_numpy(np.float32(fitted)).to(whole)
         return whole
 
 
@@ -196,12 +192,6 @@ def descending(values: Tensor) -> Tensor:
     keys = (falling.astype(np.uint64) << np.uint64(32)) | np.arange(len(bits), dtype=np.uint64)
     keys.sort()
     return torch.from_numpy((keys & np.uint64(0xFFFFFFFF)).astype(np.int64))
-
-
-def content_of(letterbox: Letterbox) -> tuple[slice, slice]:
-    """Return the rows and columns of the network's input that hold the image."""
-    height, width = letterbox.content_size
-    return slice(letterbox.top, letterbox.top + height), slice(letterbox.left, letterbox.left + width)
 
 
 def blur(content: Tensor) -> Tensor:

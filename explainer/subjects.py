@@ -18,7 +18,7 @@ from explainer.boxes import Box
 from explainer.cells import row_ranges
 from explainer.detecting import detect
 from explainer.explanation import GIVEN, MISS, Detection
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Letterbox
 from explainer.network import Network, Recording
 from explainer.options import Settings
 from explainer.outcomes import OVERLAP_OF_A_HIT, judge

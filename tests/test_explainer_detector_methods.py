@@ -7,11 +7,11 @@ import torch
 from plain_scores import score_of
 from scenes import confident_detector, picture
 
-from explainer.cams import widened
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.formulas import space_map, strongest
 from explainer.items import ITEMS
+from explainer.maps.heatmaps import widened
 from explainer.object_evidence import region
 from explainer.options import Settings
 

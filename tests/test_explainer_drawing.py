@@ -6,7 +6,7 @@ import pytest
 
 from explainer.drawing import Style, blank_out, draw_boxes, paint
 from explainer.explanation import Detection, DetectionExplanation, Explanation
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Letterbox
 
 GREY = np.full((60, 80, 3), 100, np.uint8)
 

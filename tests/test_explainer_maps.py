@@ -8,7 +8,7 @@ from scenes import confident_detector
 
 from explainer.detecting import prepare
 from explainer.errors import UnreadableImageError
-from explainer.maps import Letterbox, heatmap_of, hottest, keep_hottest, normalise, peak, pixels_in_box
+from explainer.maps.heatmaps import Letterbox, heatmap_of, hottest, keep_hottest, normalise, peak, pixels_in_box
 from explainer.network import Network
 
 

@@ -6,7 +6,7 @@ import torch
 from scenes import confident_detector, picture
 
 from explainer.detecting import prepare
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Letterbox
 from explainer.network import Network, borrowed
 from explainer.perturbing import GREY, Perturbation, Protocol, descending
 from explainer.similarity import similarities

@@ -14,7 +14,7 @@ from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.lettering import text_width, wrapped
-from explainer.maps import Letterbox, only_in_box
+from explainer.maps.heatmaps import Letterbox, only_in_box
 from explainer.options import Options, Settings
 from explainer.sheets import Miniature, Tile, best_columns, colour_scale, sheet, tile_size
 

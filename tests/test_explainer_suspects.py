@@ -11,7 +11,7 @@ from scenes import confident_detector, picture, save_checkpoint
 
 from explainer.explainer import main, parse_opt
 from explainer.explanation import Detection, DetectionExplanation, Explanation
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Letterbox
 from explainer.sources import Frame
 from explainer.suspects import Suspects
 

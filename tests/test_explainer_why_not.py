@@ -14,7 +14,7 @@ from explainer.boxes import Box
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.explainer import main, parse_opt, run
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Letterbox
 from explainer.methods import METHODS
 from explainer.options import Options
 from explainer.subjects import to_input

@@ -7,7 +7,7 @@ import numpy as np
 
 from explainer.explain import Explainer
 from explainer.explanation import Detection, DetectionExplanation
-from explainer.metrics import gaussian_in_box
+from explainer.maps.measures import gaussian_in_box
 from explainer.network import Network
 from explainer.options import Settings
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from explainer import metrics
 from explainer.boxes import Box
 from explainer.explanation import Detection
 from explainer.labels import Label, boxes_of
-from explainer.maps import pixels_in_box
-from explainer.metrics import Region
+from explainer.maps import measures
+from explainer.maps.heatmaps import pixels_in_box
+from explainer.maps.measures import Region
 from explainer.outcomes import OVERLAP_OF_A_HIT, overlaps
 
 
@@ -55,12 +55,12 @@ def location_figures(heatmap: np.ndarray, place: Place) -> dict[str, float | Non
     """Return the figures that say where a heatmap (H, W) lies. An empty one misses everything: it counts as 0 there."""
     box = pixels_in_box(place.detection.xyxy, heatmap.shape)
     return {
-        "energy_in_box": metrics.share_inside(heatmap, box) or 0.0,
-        "peak_in_box": float(metrics.peak_inside(heatmap, box) or False),
-        "enrichment": metrics.enrichment(heatmap, box) or 0.0,
+        "energy_in_box": measures.share_inside(heatmap, box) or 0.0,
+        "peak_in_box": float(measures.peak_inside(heatmap, box) or False),
+        "enrichment": measures.enrichment(heatmap, box) or 0.0,
         **label_figures(heatmap, place),
-        "compactness": metrics.compactness(heatmap, place.detection.xyxy),
-        "sparseness": metrics.gini(heatmap),
+        "compactness": measures.compactness(heatmap, place.detection.xyxy),
+        "sparseness": measures.gini(heatmap),
         "blank": float(not heatmap.any()),
     }
 
@@ -70,7 +70,7 @@ def label_figures(heatmap: np.ndarray, place: Place) -> dict[str, float | None]:
     if place.label is None:
         return dict.fromkeys(("energy_in_label", "peak_in_label", "on_others"))
     return {
-        "energy_in_label": metrics.share_inside(heatmap, place.label) or 0.0,
-        "peak_in_label": float(metrics.peak_inside(heatmap, place.label) or False),
-        "on_others": metrics.object_discrimination(heatmap, place.label, place.others),
+        "energy_in_label": measures.share_inside(heatmap, place.label) or 0.0,
+        "peak_in_label": float(measures.peak_inside(heatmap, place.label) or False),
+        "on_others": measures.object_discrimination(heatmap, place.label, place.others),
     }

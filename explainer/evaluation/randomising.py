@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from explainer.evaluation.figures import RANDOMISED
 from explainer.explain import Explainer
 from explainer.explanation import DetectionExplanation
-from explainer.metrics import spearman, structural_similarity
+from explainer.maps.measures import spearman, structural_similarity
 from explainer.network import Network
 from explainer.places import backbone_end
 

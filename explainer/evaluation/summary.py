@@ -9,7 +9,7 @@ import pandas as pd
 from explainer.evaluation.contenders import GAUSSIAN
 from explainer.evaluation.figures import DECISIVE, FIGURES
 from explainer.evaluation.options import RANDOM
-from explainer.metrics import bootstrap_interval
+from explainer.maps.measures import bootstrap_interval
 
 BASELINES = ((RANDOM, "auto"), (GAUSSIAN, ""))
 # COCO's: areas in pixels of the image; here of the box.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from explainer.maps import peak
+from explainer.maps.heatmaps import peak
 
 Region = np.ndarray | tuple[slice, slice]
 
