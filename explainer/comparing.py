@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from explainer.boxes import Written
 from explainer.comparison import Comparison
 from explainer.detectors.weights import open_model
 from explainer.errors import UsageError, unknown
 from explainer.explain import Explainer, check_image
 from explainer.explanation import Explanation
 from explainer.exported import Exported, network_of
+from explainer.files.labels import Written
 from explainer.naming import model_names
 from explainer.network import Network, borrowed
 from explainer.options import Settings, as_tuple, variants

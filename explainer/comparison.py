@@ -5,13 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from explainer.drawing import Style
 from explainer.explanation import Detection, Explanation
+from explainer.pictures import overlays
+from explainer.pictures.drawing import Style
 from explainer.presentable import Presentable
-from explainer.sheets import Miniature, Tile, sheet
-
-# An image so many times wider than high stands best below its like.
-BANNER = 4
 
 
 @dataclass(frozen=True)
@@ -49,19 +46,7 @@ class Comparison(Presentable):
         The models stand side by side; methods beside each other, or below each other if there are several layers of each.
         The size depends on that of the image and the number of answers alone, so that pictures make a video.
         """
-        count = len(self.explanations) + len(self.by_model)
-        small = Miniature(self.image_rgb, count, style or Style(), self.explanations[0].has_sign)
-        columns = [list(tiles_of(answers, small)) for answers in self.by_model]
-        if len(columns) > 1:
-            tiles = [tile for row in zip(*columns, strict=True) for tile in row]
-            return sheet(tiles, scale=small.scale, columns=len(columns))
-        (photograph, *answers) = columns[0]
-        height, width = small.size
-        if self.layers in (1, len(answers)) or width > BANNER * height:
-            return sheet([photograph, *answers], scale=small.scale)
-        rows = [answers[start : start + self.layers] for start in range(0, len(answers), self.layers)]
-        tiles = [tile for number, row in enumerate(rows) for tile in (None if number else photograph, *row)]
-        return sheet(tiles, scale=small.scale, columns=1 + self.layers)
+        return overlays.comparison_sheet(self, style or Style())
 
     def rows(self) -> Iterator[dict[str, object]]:
         """Yield the rows of the table, answer by answer."""
@@ -85,16 +70,6 @@ class Comparison(Presentable):
         for answers in self.by_model:
             for title, answer in answers.items():
                 yield ((answer.model, title) if answer.model else (title,)), answer
-
-
-def tiles_of(answers: dict[str, Explanation], small: Miniature) -> Iterator[Tile]:
-    """Yield the photograph with the boxes of one model, and its answers."""
-    first = next(iter(answers.values()))
-    found = [entry.detection for entry in first.detections]
-    heading = f"{first.model}\n" if first.model else ""
-    yield small.with_boxes(f"{heading}detections", found)
-    for title, answer in answers.items():
-        yield small.with_map(heading + title, answer.shown, found, "; ".join(answer.notes))
 
 
 def notes_of(answers: dict[str, Explanation]) -> Iterator[str]:

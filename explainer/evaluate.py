@@ -47,7 +47,7 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     from explainer.detectors.weights import check_weights, open_model
     from explainer.evaluation.image_sets import labelled_images
     from explainer.evaluation.results import EvaluationResults, resumed
-    from explainer.results import free_folder
+    from explainer.files.results import free_folder
 
     resumes = options.resume is not None
     options, folder = resumed(options) if resumes else (options, None)

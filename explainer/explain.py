@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from explainer.answers import maps_together
 from explainer.applicability import check_classes, check_given
-from explainer.boxes import Written, boxes_in
 from explainer.cams import CamReader
 from explainer.detecting import prepare
 from explainer.detectors.weights import open_model
 from explainer.errors import UsageError, unknown
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.exported import Exported, network_of
+from explainer.files.labels import Written, boxes_in
 from explainer.freed_memory import keep_freed_memory
 from explainer.kinds import EVIDENCE
 from explainer.layers import layers_by_level, place_of

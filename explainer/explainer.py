@@ -43,10 +43,10 @@ def explain_source(options: Options):
     from explainer.overlapping import WriteBehind, without_collecting
 
     with without_collecting():
+        from explainer.files.results import Results
+        from explainer.files.sources import Unreadable
         from explainer.opening import open_run
         from explainer.reporting import Tally, log_closing, log_skipped, log_suspects
-        from explainer.results import Results
-        from explainer.sources import Unreadable
         from explainer.suspects import Suspects
 
         job, tally = open_run(options), Tally(suspects=Suspects(options.suspects))
@@ -68,8 +68,8 @@ def explain_source(options: Options):
 
 def explain_frame(frame, job, tally, verbose: bool):
     """Explain one image and return the answer, or Unreadable where it is too narrow to be looked at."""
+    from explainer.files.sources import Unreadable
     from explainer.reporting import log_frame
-    from explainer.sources import Unreadable
 
     started = perf_counter()
     try:
@@ -84,7 +84,8 @@ def explain_frame(frame, job, tally, verbose: bool):
 
 def save(frame, answer, results, options: Options, tally) -> np.ndarray:
     """Write the rows and pictures of one image and return its overlay, RGB."""
-    from explainer.drawing import Style
+    from explainer.files.results import save_answer
+    from explainer.pictures.drawing import Style
 
     started = perf_counter()
     style = Style(
@@ -95,19 +96,12 @@ def save(frame, answer, results, options: Options, tally) -> np.ndarray:
         colormap=options.colormap,
         alpha=options.alpha,
     )
-    rows = list(answer.rows())
-    results.add_rows(frame, rows)
-    tally.suspects.add(frame, answer, rows)
-    picture = tally.image_rgb = answer.overlay(style)
-    if not options.nosave:
-        results.save(frame, picture)
-        for names, further in answer.further_pictures(style, options.per_detection):
-            results.save_beside(frame, names, further)
-    if options.save_npz:
-        for names, arrays in answer.raw_maps():
-            results.save_arrays(frame, names, arrays)
+    wanted = {"pictures": not options.nosave, "per_detection": options.per_detection, "arrays": options.save_npz}
+    saved = save_answer(results, frame, answer, style=style, **wanted)
+    tally.suspects.add(frame, answer, saved.rows)
+    tally.image_rgb = saved.picture_rgb
     tally.saving += perf_counter() - started
-    return picture
+    return saved.picture_rgb
 
 
 def show(frame, picture_rgb: np.ndarray) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from explainer.detectors.weights import check_there, check_weights
 from explainer.errors import UsageError
+from explainer.files.results import free_folder
+from explainer.files.sources import Source
 from explainer.options import Options
 from explainer.questions import Questions
-from explainer.results import free_folder
-from explainer.sources import Source
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from numbers import Integral, Real
 from pathlib import Path
 
 from explainer.applicability import check_combination, check_given
-from explainer.boxes import written_boxes
-from explainer.colours import SELECTION, canonical_colormap
 from explainer.defaults import weights_and_source
-from explainer.drawing import Style
 from explainer.errors import UsageError, unknown
+from explainer.files.labels import written_boxes
 from explainer.items import ITEM_ALIASES, ITEMS, canonical_item
 from explainer.methods import BASELINES, FUSIONS, METHODS, PLACES, canonical_method
 from explainer.naming import model_names
+from explainer.pictures.drawing import SELECTION, Style, canonical_colormap
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from explainer.drawing import Style
-from explainer.results import Results
-from explainer.sources import Frame
+from explainer.files.results import Results, as_png, save_answer
+from explainer.files.sources import Frame
+from explainer.pictures.drawing import Style
 
 
 class Presentable:
@@ -54,24 +54,11 @@ class Presentable:
         name: that of the picture, and of the image in the table, to which rows are appended; further pictures lie in a
         folder called like it. The keywords are those of the command. OSError if something cannot be written.
         """
-        frame = Frame(Path(name), self.image_rgb, "")
         with Results(Path(folder)) as results:
-            results.add_rows(frame, self.rows())
-            path = results.save(frame, self.overlay(style))
-            for names, picture in self.further_pictures(style or Style(), per_detection):
-                results.save_beside(frame, names, picture)
-            if save_npz:
-                for names, arrays in self.raw_maps():
-                    results.save_arrays(frame, names, arrays)
-        return path
+            frame = Frame(Path(name), self.image_rgb, "")
+            wanted = {"per_detection": per_detection, "arrays": save_npz}
+            return save_answer(results, frame, self, style=style or Style(), pictures=True, **wanted).path
 
     def _repr_png_(self) -> bytes:
         """Return the picture as a notebook shows it."""
         return as_png(self.overlay())
-
-
-def as_png(picture_rgb: np.ndarray) -> bytes:
-    """Return an RGB image, uint8 (H, W, 3), as the contents of a PNG file."""
-    import cv2
-
-    return cv2.imencode(".png", picture_rgb[..., ::-1])[1].tobytes()

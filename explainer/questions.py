@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from explainer.boxes import Written, check_classes_of
 from explainer.errors import UsageError
-from explainer.labels import Labels, boxes_of, check_class
-from explainer.sources import Frame, Source
+from explainer.files.labels import Labels, Written, boxes_of, check_class, check_classes_of
+from explainer.files.sources import Frame, Source
 from utils.dataloaders import IMG_FORMATS
 from utils.general import LOGGER
 

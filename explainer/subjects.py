@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from explainer.boxes import Box
 from explainer.cells import row_ranges
 from explainer.detecting import detect
 from explainer.explanation import GIVEN, MISS, Detection
+from explainer.files.labels import Box
 from explainer.maps.heatmaps import Letterbox
 from explainer.network import Network, Recording
 from explainer.options import Settings

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from explainer.sheets import Tile
-from explainer.sources import Frame
-from explainer.tiles import detection_tile, tile_sheet
+from explainer.files.sources import Frame
+from explainer.pictures.overlays import detection_tile, tile_sheet
+from explainer.pictures.sheets import Tile
 
 
 @dataclass(frozen=True, order=True)

@@ -11,7 +11,7 @@ from scenes import confident_detector, picture, save_checkpoint
 
 from explainer.errors import UnreadableImageError, UsageError
 from explainer.explainer import main, parse_opt, run
-from explainer.sources import Source
+from explainer.files.sources import Source
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +308,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(command, photos, tmp_pa
 def test_a_full_disk_or_a_lost_folder_loses_nothing_that_was_written(weights, photos, tmp_path, monkeypatch):
     for name in ("a", "b", "c"):
         save(photos / f"{name}.png", picture())
-    from explainer import results
+    from explainer.files import results
 
     write = results.write_picture
 

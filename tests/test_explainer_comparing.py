@@ -8,7 +8,6 @@ import pytest
 from scenes import confident_detector, picture, save_checkpoint
 
 from explainer.comparing import Comparer
-from explainer.drawing import Style
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.explainer import main, parse_opt, run
@@ -16,6 +15,7 @@ from explainer.methods import METHODS, needs_layers
 from explainer.naming import model_names
 from explainer.network import Network
 from explainer.options import Options
+from explainer.pictures.drawing import Style
 
 SETTINGS = {"imgsz": 96, "conf_thres": 0.05, "max_det": 5}
 

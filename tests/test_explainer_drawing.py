@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from explainer.drawing import Style, blank_out, draw_boxes, paint
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.maps.heatmaps import Letterbox
+from explainer.pictures.drawing import Style, blank_out, draw_boxes, paint
 
 GREY = np.full((60, 80, 3), 100, np.uint8)
 

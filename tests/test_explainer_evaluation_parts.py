@@ -21,7 +21,7 @@ from explainer.evaluation.summary import ALL, splits, summarise
 from explainer.evaluation.summary_text import markdown
 from explainer.explain import Explainer
 from explainer.explanation import Detection
-from explainer.labels import Label
+from explainer.files.labels import Label
 from explainer.network import Network
 
 

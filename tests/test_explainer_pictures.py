@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 from scenes import confident_detector, picture
 
-from explainer.colours import SELECTION, canonical_colormap, colour_table
-from explainer.drawing import Style, paint
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.explanation import Detection, DetectionExplanation, Explanation
-from explainer.lettering import text_width, wrapped
 from explainer.maps.heatmaps import Letterbox, only_in_box
 from explainer.options import Options, Settings
-from explainer.sheets import Miniature, Tile, best_columns, colour_scale, sheet, tile_size
+from explainer.pictures.drawing import SELECTION, Style, canonical_colormap, colour_table, paint, text_width, wrapped
+from explainer.pictures.sheets import Miniature, Tile, best_columns, colour_bar, sheet, tile_size
 
 SETTINGS = {"imgsz": 96, "conf_thres": 0.05}
 
@@ -52,7 +50,7 @@ def test_a_library_s_own_colours_come_out_as_rgb():
 def test_every_name_of_the_selection_is_drawn_without_matplotlib():
     from test_explainer_imports import modules_after
 
-    code = f"from explainer.colours import *; [colour_table(canonical_colormap(name)) for name in {SELECTION}]"
+    code = f"from explainer.pictures.drawing import *; [colour_table(canonical_colormap(name)) for name in {SELECTION}]"
     assert "matplotlib" not in modules_after(code)
 
 
@@ -106,7 +104,7 @@ def test_what_speaks_against_is_blue_what_speaks_for_is_red_and_nothing_is_trans
 def test_a_sheet_holds_every_tile_whole_whatever_its_shape(size, count):
     height, width = tile_size(size, count)
     tiles = [Tile(f"tile {number}", np.full((height, width, 3), 77, np.uint8)) for number in range(count)]
-    page = sheet(tiles, scale=colour_scale(Style(), has_sign=False))
+    page = sheet(tiles, bar=colour_bar(Style(), has_sign=False))
     assert (page == 77).all(axis=2).sum() >= count * height * width
     assert page.size < 80_000_000
 

@@ -11,8 +11,8 @@ from scenes import confident_detector, picture, save_checkpoint
 
 from explainer.explainer import main, parse_opt
 from explainer.explanation import Detection, DetectionExplanation, Explanation
+from explainer.files.sources import Frame
 from explainer.maps.heatmaps import Letterbox
-from explainer.sources import Frame
 from explainer.suspects import Suspects
 
 PLACE = Letterbox((40, 60), (40, 60), (40, 60), 0, 0)

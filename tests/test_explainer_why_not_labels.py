@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from scenes import confident_detector, picture, save_checkpoint
 
-from explainer.boxes import Box
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.explainer import main, parse_opt
 from explainer.explanation import Detection
-from explainer.labels import Labels, boxes_of, read_labels
+from explainer.files.labels import Box, Labels, boxes_of, read_labels
 from explainer.outcomes import judge
 
 PICTURE = picture(64, 96)
@@ -265,7 +264,7 @@ def test_a_class_that_the_model_lacks_is_named_with_file_and_line_before_anythin
 
 
 def test_labels_are_refused_for_a_stream(command, monkeypatch, capsys):
-    from explainer import sources
+    from explainer.files import sources
 
     monkeypatch.setattr(sources, "open_loader", lambda *_: object())
     code, rows = command("--labels", "{}/labels", "--source", "0")

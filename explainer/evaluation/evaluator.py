@@ -16,7 +16,7 @@ from explainer.evaluation.metering import Cost, Meter
 from explainer.evaluation.options import Evaluation
 from explainer.evaluation.randomising import Sanity, shuffled_copies
 from explainer.explanation import Detection
-from explainer.labels import Label
+from explainer.files.labels import Label
 from explainer.maps.measures import area_under, confidence_drop
 from explainer.network import Network, borrowed
 from explainer.perturbing import Curves, Perturbation, Protocol

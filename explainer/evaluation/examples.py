@@ -9,8 +9,8 @@ from explainer.evaluation.contenders import Contender
 from explainer.evaluation.evaluator import Evaluator
 from explainer.evaluation.figures import DECISIVE
 from explainer.evaluation.image_sets import read_image
-from explainer.sheets import Tile
-from explainer.tiles import detection_tile, tile_sheet
+from explainer.pictures.overlays import detection_tile, tile_sheet
+from explainer.pictures.sheets import Tile
 
 OF_EACH = 4
 

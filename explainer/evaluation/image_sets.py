@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from explainer.errors import UnreadableImageError, UsageError
-from explainer.labels import Label, read_labels
-from explainer.sources import Source, Unreadable
+from explainer.files.labels import Label, read_labels
+from explainer.files.sources import Source, Unreadable
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of the splits of a dataset YAML the first that it has.

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from explainer.boxes import Box
 from explainer.explanation import Detection
-from explainer.labels import Label, boxes_of
+from explainer.files.labels import Box, Label, boxes_of
 from explainer.maps import measures
 from explainer.maps.heatmaps import pixels_in_box
 from explainer.maps.measures import Region

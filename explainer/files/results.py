@@ -1,15 +1,16 @@
-"""What a run leaves on disk: pictures, videos and the table. The only module of the explainer that writes files."""
+"""What a run leaves on disk: pictures, videos, arrays and the table. The only writer, with that of an evaluation."""
 
 import csv
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from explainer.errors import UsageError
-from explainer.sources import Frame
+from explainer.files.sources import Frame
 
 WHAT = ("image", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride")
 WHY = ("method", "layer", "item", "score")
@@ -104,6 +105,35 @@ class Results:
         return path
 
 
+@dataclass(frozen=True)
+class Saved:
+    """What was saved of one answer: the rows of its table, its picture, RGB uint8, and where that is, if anywhere."""
+
+    rows: list[dict[str, object]]
+    picture_rgb: np.ndarray
+    path: Path | None
+
+
+def save_answer(
+    results: Results, frame: Frame, answer, *, style, pictures: bool, per_detection: bool, arrays: bool
+) -> Saved:
+    """Write an answer, an `Explanation` or a `Comparison`: its rows in any case, and its pictures and raw maps if wanted.
+
+    style: how pictures are drawn. per_detection: also those of each detection. OSError if something cannot be written.
+    """
+    rows = list(answer.rows())
+    results.add_rows(frame, rows)
+    picture, path = answer.overlay(style), None
+    if pictures:
+        path = results.save(frame, picture)
+        for names, further in answer.further_pictures(style, per_detection):
+            results.save_beside(frame, names, further)
+    if arrays:
+        for names, maps in answer.raw_maps():
+            results.save_arrays(frame, names, maps)
+    return Saved(rows, picture, path)
+
+
 def write_picture(path: Path, picture_rgb: np.ndarray) -> None:
     """Write an RGB image in the format of its suffix; OSError if that fails."""
     import cv2
@@ -154,3 +184,38 @@ def free_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
 def formatted(row: dict[str, object]) -> dict[str, object]:
     """Return a row of the table with its numbers as text of a sensible length; empty cells where nothing is known."""
     return row | {name: format(row[name], DIGITS[name]) for name in DIGITS if row.get(name) is not None}
+
+
+def raw_arrays(heatmap: np.ndarray, entries: Sequence) -> dict[str, np.ndarray]:
+    """Return the raw maps of an explanation as arrays to keep, by name: in cells of their layers, at half precision.
+
+    Given are the whole heatmap (H, W) and the explanations of the detections.
+
+    heatmap     (H, W) float16, at the original size
+    xyxy        (D, 4) float32 in image pixels; confidence (D,) float32; names (D,)
+    <d>:<layer> (h, w) float16, the map of detection d at a layer over the letterboxed input, divided by its largest
+                magnitude, which is <d>:<layer>:scale
+    """
+    found = [entry.detection for entry in entries]
+    arrays = {
+        "heatmap": heatmap.astype(np.float16),
+        "xyxy": np.float32([box.xyxy for box in found]).reshape(-1, 4),
+        "confidence": np.float32([box.confidence for box in found]),
+        "names": np.array([box.name for box in found], dtype=str),
+    }
+    for index, entry in enumerate(entries):
+        for layer, cam in zip(entry.layers, entry.cams, strict=True):
+            # Gradients are small numbers that half precision alone would round to zero.
+            scale = np.abs(cam).max() or np.float32(1)
+            arrays |= {
+                f"{index}:{layer}": (cam / scale).astype(np.float16),
+                f"{index}:{layer}:scale": np.float32(scale),
+            }
+    return arrays
+
+
+def as_png(picture_rgb: np.ndarray) -> bytes:
+    """Return an RGB image, uint8 (H, W, 3), as the contents of a PNG file."""
+    import cv2
+
+    return cv2.imencode(".png", picture_rgb[..., ::-1])[1].tobytes()

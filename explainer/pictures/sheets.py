@@ -1,4 +1,4 @@
-"""Sheets: several small pictures of one image side by side, each with its title. Arrays in, one RGB array out."""
+"""Sheets: small pictures side by side, each with its title, of one image or of several. Arrays in, one RGB array out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,14 +6,16 @@ from math import ceil, log, sqrt
 
 import numpy as np
 
-from explainer.drawing import Style, draw_boxes, paint
-from explainer.lettering import (
+from explainer.pictures.drawing import (
     INK,
     LIGHT_INK,
     LINE_HEIGHT,
     REMARK_SIZE,
     TITLE_SIZE,
     Line,
+    Style,
+    draw_boxes,
+    paint,
     stacked,
     text_width,
     wrapped,
@@ -44,7 +46,7 @@ class Miniature:
     """An image at the size of its tiles on a sheet of `count`, where maps and boxes of the original are drawn on it.
 
     size   height and width of the tiles
-    scale  the colours of the maps from high to low, for `sheet`; None where the style has none
+    bar    the colours of the maps from high to low, for `sheet`; None where the style has none
     """
 
     def __init__(self, image_rgb: np.ndarray, count: int, style: Style, has_sign: bool = False):
@@ -53,7 +55,7 @@ class Miniature:
         self.has_sign, self.style = has_sign, replace(style, line_thickness=2)
         height, width = image_rgb.shape[:2]
         self._shrinkage = np.float32([self.size[1] / width, self.size[0] / height] * 2)
-        self.scale = None if style.crop else colour_scale(style, has_sign)
+        self.bar = None if style.crop else colour_bar(style, has_sign)
 
     def with_boxes(self, title: str, detections: Sequence) -> Tile:
         """Return the small image with boxes given in pixels of the original, which have labels if they are few."""
@@ -100,7 +102,7 @@ class Layout:
     tile     height and width of the pictures
     cell     width of a column; a picture can be narrower than its title
     heading  height of the title over a picture
-    bar      height of the scale of colours, 0 for none, and `bar_text` the width of what is written beside it
+    bar      height of the colour bar, 0 for none, and `bar_text` the width of what is written beside it
     """
 
     columns: int
@@ -118,7 +120,7 @@ class Layout:
 
     @property
     def bar_corner(self) -> tuple[int, int]:
-        """Left and top edge of the scale of colours."""
+        """Left and top edge of the colour bar."""
         return self.corner(self.columns - 1)[0] + self.cell + 2 * MARGIN, MARGIN + self.heading
 
     @property
@@ -131,10 +133,10 @@ class Layout:
         return height + height % 2, width + width % 2
 
 
-def sheet(tiles: Sequence[Tile | None], *, scale: "Scale | None" = None, columns: int | None = None) -> np.ndarray:
+def sheet(tiles: Sequence[Tile | None], *, bar: "ColourBar | None" = None, columns: int | None = None) -> np.ndarray:
     """Return tiles of one size in rows on white, RGB uint8 (H, W, 3); None leaves a place empty.
 
-    scale: that of the tiles' colours, drawn beside them.
+    bar: that of the tiles' colours, drawn beside them.
     columns: how many in a row; by default so many that the sheet is somewhat wider than high.
     """
     height, width = next(tile.picture_rgb.shape[:2] for tile in tiles if tile)
@@ -142,9 +144,9 @@ def sheet(tiles: Sequence[Tile | None], *, scale: "Scale | None" = None, columns
     titles = [title_lines(tile, cell) if tile else [] for tile in tiles]
     heading = LINE_HEIGHT * max(map(len, titles))
     columns = columns or best_columns(len(tiles), cell, heading + height)
-    bar = min(max(height, LOWEST_BAR), HIGHEST_BAR) if scale else 0
-    bar_text = max(text_width(end, TITLE_SIZE) for end in (scale.high, scale.low)) if scale else 0
-    layout = Layout(columns, ceil(len(tiles) / columns), (height, width), cell, heading, bar, bar_text)
+    bar_height = min(max(height, LOWEST_BAR), HIGHEST_BAR) if bar else 0
+    bar_text = max(text_width(end, TITLE_SIZE) for end in (bar.high, bar.low)) if bar else 0
+    layout = Layout(columns, ceil(len(tiles) / columns), (height, width), cell, heading, bar_height, bar_text)
     page, written = np.full((*layout.size, 3), PAPER, np.uint8), []
     for index, (tile, lines) in enumerate(zip(tiles, titles, strict=True)):
         left, top = layout.corner(index)
@@ -152,7 +154,7 @@ def sheet(tiles: Sequence[Tile | None], *, scale: "Scale | None" = None, columns
         if tile:
             page[top + heading : top + heading + height, left : left + width] = tile.picture_rgb
             written += stacked(remark_lines(tile, cell), left, top + heading)
-    return write(page, written + (draw_scale(page, layout, scale) if scale else []))
+    return write(page, written + (draw_colour_bar(page, layout, bar) if bar else []))
 
 
 def best_columns(count: int, width: int, height: int) -> int:
@@ -167,7 +169,7 @@ def best_columns(count: int, width: int, height: int) -> int:
 
 
 @dataclass(frozen=True)
-class Scale:
+class ColourBar:
     """The colours of a map from high to low, RGB uint8 (h, w, 3), and what its two ends mean."""
 
     colours_rgb: np.ndarray
@@ -175,20 +177,20 @@ class Scale:
     low: str
 
 
-def colour_scale(style: Style, has_sign: bool) -> Scale:
+def colour_bar(style: Style, has_sign: bool) -> ColourBar:
     """Return the colours of heatmaps from 1 to 0, or of maps with a sign from 1 to -1, as they look over white."""
     heat = np.linspace(1, -1 if has_sign else 0, HIGHEST_BAR, dtype=np.float32)[:, None].repeat(BAR_WIDTH, axis=1)
     white = np.full((*heat.shape, 3), PAPER, np.uint8)
     high, low = ("for", "against") if has_sign else ("1", "0")
-    return Scale(paint(white, heat, style, has_sign=has_sign), high, low)
+    return ColourBar(paint(white, heat, style, has_sign=has_sign), high, low)
 
 
-def draw_scale(page: np.ndarray, layout: Layout, scale: Scale) -> list[Line]:
+def draw_colour_bar(page: np.ndarray, layout: Layout, bar: ColourBar) -> list[Line]:
     """Draw the colours beside the tiles, and return what to write at their ends."""
     left, top = layout.bar_corner
     bottom, right = top + layout.bar, left + BAR_WIDTH
-    page[top:bottom, left:right] = resized(scale.colours_rgb, (layout.bar, BAR_WIDTH))
-    return [Line(scale.high, left=right + 4, top=top), Line(scale.low, left=right + 4, top=bottom - LINE_HEIGHT)]
+    page[top:bottom, left:right] = resized(bar.colours_rgb, (layout.bar, BAR_WIDTH))
+    return [Line(bar.high, left=right + 4, top=top), Line(bar.low, left=right + 4, top=bottom - LINE_HEIGHT)]
 
 
 def title_lines(tile: Tile, width: int) -> list[Line]:
