@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
-from explainer.files.results import raw_arrays
+from explainer.files.results import Results, as_png, raw_arrays, save_answer
+from explainer.files.sources import Frame
 from explainer.maps.heatmaps import (
     Letterbox,
     heatmap_of,
@@ -20,7 +22,6 @@ from explainer.maps.measures import enrichment, peak_inside, share_inside
 from explainer.pictures import overlays
 from explainer.pictures.drawing import Style
 from explainer.pictures.sheets import resized
-from explainer.presentable import Presentable
 
 # What became of a box: the first three where the labels of the image are known, the last for one that the user gave.
 HIT, FALSE_ALARM, MISS, GIVEN = "hit", "false alarm", "miss", "given"
@@ -56,6 +57,20 @@ class Detection:
     def caption(self) -> str:
         """What is written on its box: the class, and that it was missed."""
         return f"miss: {self.name}" if self.outcome == MISS else self.name
+
+    def columns(self) -> dict[str, object]:
+        """Return which detection this is by column name, as tables tell it."""
+        x1, y1, x2, y2 = self.xyxy.tolist()
+        return {
+            "class": self.class_index,
+            "name": self.name,
+            "confidence": self.confidence,
+            "x1": x1,
+            "y1": y1,
+            "x2": x2,
+            "y2": y2,
+            "stride": self.stride,
+        }
 
 
 @dataclass(frozen=True)
@@ -139,18 +154,9 @@ class DetectionExplanation:
 
     def row(self) -> dict[str, object]:
         """Return what is known about this detection by column name; None where the heatmap is empty."""
-        found, measured = self.detection, self.measured()
-        x1, y1, x2, y2 = found.xyxy.tolist()
+        measured = self.measured()
         peak_x, peak_y = measured.peak or (None, None)
-        return {
-            "class": found.class_index,
-            "name": found.name,
-            "confidence": found.confidence,
-            "x1": x1,
-            "y1": y1,
-            "x2": x2,
-            "y2": y2,
-            "stride": found.stride,
+        return self.detection.columns() | {
             "layer": " ".join(self.layers),
             "score": self.score,
             "energy_in_box": measured.energy_in_box,
@@ -158,9 +164,63 @@ class DetectionExplanation:
             "peak_y": peak_y,
             "enrichment": measured.enrichment,
             "peak_in_box": measured.peak_in_box,
-            "outcome": found.outcome,
+            "outcome": self.detection.outcome,
             "note": self.note,
         }
+
+
+class Presentable:
+    """An answer about one image, given what it looks like and what is known about it.
+
+    image_rgb  the original image, uint8 (H, W, 3)
+    """
+
+    image_rgb: np.ndarray
+
+    def overlay(self, style: Style | None = None) -> np.ndarray:
+        """Return the picture that answers, RGB uint8."""
+        raise NotImplementedError
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        """Yield the rows of the table; one without a class, whose note says why, where nothing was detected."""
+        raise NotImplementedError
+
+    def further_pictures(self, style: Style, per_detection: bool) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+        """Yield folder and name, and the picture, RGB uint8, of whatever else there is to see; one at a time."""
+        raise NotImplementedError
+
+    def raw_maps(self) -> Iterator[tuple[tuple[str, ...], dict[str, np.ndarray]]]:
+        """Yield folder and name, and the arrays by name, of the raw maps."""
+        raise NotImplementedError
+
+    def pandas(self):
+        """Return one row per detection as a DataFrame, with the columns of explanations.csv that concern one image."""
+        import pandas as pd
+
+        return pd.DataFrame([row for row in self.rows() if "class" in row])
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        name: str = "image.jpg",
+        style: Style | None = None,
+        per_detection: bool = False,
+        save_npz: bool = False,
+    ) -> Path:
+        """Write what the command writes into a folder, which is made, and return the path of the picture.
+
+        name: that of the picture, and of the image in the table, to which rows are appended; further pictures lie in a
+        folder called like it. The keywords are those of the command. OSError if something cannot be written.
+        """
+        with Results(Path(folder)) as results:
+            frame = Frame(Path(name), self.image_rgb, "")
+            wanted = {"per_detection": per_detection, "arrays": save_npz}
+            return save_answer(results, frame, self, style=style or Style(), pictures=True, **wanted).path
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture as a notebook shows it."""
+        return as_png(self.overlay())
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,8 @@ def check_display() -> None:
 def open_explainer(options: Options):
     """Return an Explainer, or where several methods, layers or models are asked for a Comparer, with its models loaded."""
     from explainer.comparing import Comparer
-    from explainer.detectors.weights import open_model
+    from explainer.detectors.weights import model_names, open_model
     from explainer.explain import Explainer
-    from explainer.naming import model_names
 
     how = {"device": options.device, "half": options.half, "data": options.data, "trust": options.trust}
     if options.compare:

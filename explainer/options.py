@@ -11,11 +11,11 @@ from pathlib import Path
 
 from explainer.applicability import check_combination, check_given
 from explainer.defaults import weights_and_source
+from explainer.detectors.weights import model_names
 from explainer.errors import UsageError, unknown
 from explainer.files.labels import written_boxes
 from explainer.items import ITEM_ALIASES, ITEMS, canonical_item
 from explainer.methods import BASELINES, FUSIONS, METHODS, PLACES, canonical_method
-from explainer.naming import model_names
 from explainer.pictures.drawing import SELECTION, Style, canonical_colormap
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,11 +8,11 @@ import pytest
 from scenes import confident_detector, picture, save_checkpoint
 
 from explainer.comparing import Comparer
+from explainer.detectors.weights import model_names
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.explainer import main, parse_opt, run
 from explainer.methods import METHODS, needs_layers
-from explainer.naming import model_names
 from explainer.network import Network
 from explainer.options import Options
 from explainer.pictures.drawing import Style

@@ -114,7 +114,7 @@ class Evaluator:
         common = {"method": contender.method, "layer": contender.layer} | cost_figures(cost, answer.shared_by)
         scores = self._scores(contender, scene, answer)
         return [
-            common | identity(place.detection) | {"read": layers} | location_figures(heatmap, place) | figures
+            common | identity(place) | {"read": layers} | location_figures(heatmap, place) | figures
             for place, layers, heatmap, figures in zip(
                 scene.places, answer.layers, answer.heatmaps, scores, strict=True
             )
@@ -147,20 +147,9 @@ def has_area(detection: Detection) -> bool:
     return bool(x2 > x1 and y2 > y1)
 
 
-def identity(detection: Detection) -> Row:
+def identity(place: Place) -> Row:
     """Return which detection a row is about."""
-    x1, y1, x2, y2 = detection.xyxy.tolist()
-    return {
-        "row": detection.row,
-        "class": detection.class_index,
-        "name": detection.name,
-        "confidence": detection.confidence,
-        "x1": x1,
-        "y1": y1,
-        "x2": x2,
-        "y2": y2,
-        "stride": detection.stride,
-    }
+    return {"row": place.detection.row} | place.detection.columns()
 
 
 def cost_figures(cost: Cost, shared_by: int) -> Row:
