@@ -28,7 +28,7 @@ from explainer.detectors.weights import open_model  # noqa: E402
 from explainer.explain import Explainer  # noqa: E402
 from explainer.forward_only import Ablation  # noqa: E402
 from explainer.network import Network, borrowed  # noqa: E402
-from explainer.options import Settings  # noqa: E402
+from explainer.settings import Settings  # noqa: E402
 from explainer.targets import detections_target  # noqa: E402
 
 GOAL = 20

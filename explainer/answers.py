@@ -16,7 +16,7 @@ from explainer.maps.heatmaps import (
     keep_strongest,
     signed_map_of_all,
 )
-from explainer.options import Settings
+from explainer.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from explainer.explanation import Detection, Explanation, Presentable
 from explainer.exported import Exported, network_of
 from explainer.files.labels import Written
 from explainer.network import Network, borrowed
-from explainer.options import Settings, as_tuple, variants
 from explainer.pictures import overlays
 from explainer.pictures.drawing import Style
+from explainer.settings import Settings, as_tuple, variants
 
 Model = nn.Module | str | Path
 

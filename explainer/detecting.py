@@ -11,7 +11,7 @@ from explainer.errors import UnreadableImageError
 from explainer.explanation import Detection
 from explainer.maps.heatmaps import Letterbox
 from explainer.network import Network, Recording
-from explainer.options import Settings
+from explainer.settings import Settings
 from utils.augmentations import letterbox
 from utils.general import non_max_suppression, scale_boxes
 

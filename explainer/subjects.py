@@ -20,9 +20,9 @@ from explainer.explanation import GIVEN, MISS, Detection
 from explainer.files.labels import Box
 from explainer.maps.heatmaps import Letterbox
 from explainer.network import Network, Recording
-from explainer.options import Settings
 from explainer.outcomes import OVERLAP_OF_A_HIT, judge
 from explainer.scores import iou, match, values
+from explainer.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scenes import confident_detector, picture, save_checkpoint
 
+from explainer.command.options import Options
 from explainer.comparing import Comparer
 from explainer.detectors.weights import model_names
 from explainer.errors import UsageError
@@ -14,7 +15,6 @@ from explainer.explain import Explainer
 from explainer.explainer import main, parse_opt, run
 from explainer.methods import METHODS, needs_layers
 from explainer.network import Network
-from explainer.options import Options
 from explainer.pictures.drawing import Style
 
 SETTINGS = {"imgsz": 96, "conf_thres": 0.05, "max_det": 5}

@@ -11,7 +11,7 @@ UNPRINTED, LATE = "printed, not yet written", "registered for the end"
 def test_leaving_writes_what_was_printed_and_does_what_was_registered_but_takes_nothing_apart():
     script = f"""
 import atexit, sys
-from explainer.leaving import leave
+from explainer.command.running import leave
 
 class Loud:
     def __del__(self):

@@ -1,15 +1,23 @@
 """The command, run() and the notebook object take the same options with the same defaults."""
 
 import inspect
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
+from explainer.command.options import Options, build_options, build_parser
 from explainer.errors import UsageError
+from explainer.evaluation.options import Evaluation
 from explainer.explainer import main, parse_opt, run
 from explainer.items import ITEMS
-from explainer.methods import METHODS
-from explainer.options import Options, Settings, build_options, build_parser
+from explainer.methods import METHODS, PLACES
+from explainer.settings import Settings
 
+ROOT = Path(__file__).parents[1]
 DETECT_NAMES = [
     "weights",
     "source",
@@ -98,9 +106,32 @@ def test_one_thing_and_a_list_of_one_are_the_same():
     assert Settings(layer=-2, class_names="dog") == Settings(layer=["-2"], class_names=["dog"])
 
 
-def test_the_help_lists_every_method_and_item():
+def test_the_help_lists_every_method_and_item_and_place():
     text = build_parser("").format_help()
-    assert all(name in text for name in (*METHODS, *ITEMS))
+    assert all(name in text for name in (*METHODS, *ITEMS, *PLACES))
+
+
+@pytest.mark.parametrize("kind", [Options, Evaluation])
+def test_the_help_lists_every_option_once_under_the_heading_of_its_group(kind, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = build_parser("What it does.", kind).format_help()
+    headings = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["options", *kind.GROUPS, "places that --layer knows"]
+    listed = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
+    assert sorted(listed) == sorted(f"--{entry.name.replace('_', '-')}" for entry in fields(kind))
+
+
+@pytest.mark.parametrize("command", ["explainer", "evaluate"])
+def test_the_help_fits_a_narrow_screen_and_imports_nothing_heavy(command):
+    script = ["-X", "importtime", str(ROOT / f"explainer/{command}.py"), "--help"]
+    environment = os.environ | {"COLUMNS": "80"}
+    done = subprocess.run([sys.executable, *script], env=environment, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == f"usage: {command}.py [options]"
+    assert f"python explainer/{command}.py --weights best.pt" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "torchvision", "cv2", "pandas", "matplotlib", "pytorch_grad_cam"}
 
 
 @pytest.mark.parametrize(

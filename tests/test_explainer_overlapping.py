@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from explainer.overlapping import AHEAD, WriteBehind, read_ahead, without_collecting
+from explainer.command.running import AHEAD, WriteBehind, read_ahead, without_collecting
 
 
 def test_items_come_in_their_order():

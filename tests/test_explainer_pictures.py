@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from scenes import confident_detector, picture
 
+from explainer.command.options import Options
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.maps.heatmaps import Letterbox, only_in_box
-from explainer.options import Options, Settings
 from explainer.pictures.drawing import SELECTION, Style, canonical_colormap, colour_table, paint, text_width, wrapped
 from explainer.pictures.sheets import Miniature, Tile, best_columns, colour_bar, sheet, tile_size
+from explainer.settings import Settings
 
 SETTINGS = {"imgsz": 96, "conf_thres": 0.05}
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from scenes import confident_detector, picture, save_checkpoint
 
+from explainer.command.reporting import Suspects
 from explainer.explainer import main, parse_opt
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.files.sources import Frame
 from explainer.maps.heatmaps import Letterbox
-from explainer.suspects import Suspects
 
 PLACE = Letterbox((40, 60), (40, 60), (40, 60), 0, 0)
 IMAGE = np.full((40, 60, 3), 90, np.uint8)

@@ -7,12 +7,13 @@ import torch
 from plain_scores import RawPredictions, score_of
 from scenes import confident_detector, picture
 
+from explainer.command.options import Options
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.maps.heatmaps import Letterbox, for_and_against, keep_strongest, signed_map_of
 from explainer.methods import METHODS
-from explainer.options import Options, Settings
 from explainer.pictures.drawing import Style
+from explainer.settings import Settings
 
 PICTURE = picture(64, 96)
 SETTINGS = {"conf_thres": 0.05, "imgsz": 96}

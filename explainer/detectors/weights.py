@@ -1,18 +1,20 @@
 """From what the user names as weights to a model that gradients can be taken of, or at least predictions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from explainer.defaults import demo_hint
 from explainer.errors import UsageError
-from explainer.methods import needs_layers, predictions_alone
 
+ROOT = Path(__file__).resolve().parents[2]
+DEMO_COMMAND = "python explainer/explainer.py"
 # What the backends of this tree and of stock YOLOv5 read besides checkpoints.
 EXPORTS = (".torchscript", ".onnx", ".engine", ".xml", ".pb", ".tflite", ".mlmodel")
+# glibc learns from blocks of up to 32 MiB, in bytes; a little of that is its own.
+LEARNT_FROM = 2**25 - 2**16
 
 
-def check_weights(weights, methods: Iterable[str] = ()) -> tuple:
-    """Return the weights as a tuple; UsageError for files that cannot hold what the methods need."""
+def check_weights(weights) -> tuple:
+    """Return the weights as a tuple; UsageError for files that cannot hold a model."""
     entries = tuple(weights) if isinstance(weights, (list, tuple)) else (weights,)
     for entry in entries:
         if not isinstance(entry, (str, Path)) or Path(entry).suffix.lower() == ".pt":
@@ -22,9 +24,6 @@ def check_weights(weights, methods: Iterable[str] = ()) -> tuple:
             raise UsageError(f"{other} and no exported model; give the .pt file, or one of {', '.join(EXPORTS)}")
         if len(entries) > 1:
             raise UsageError(f"{other}, and only those make an ensemble; give one file")
-        for method in methods:
-            if needs_layers(method):
-                raise UsageError(predictions_alone(f"{other}: an exported model", method))
     return entries
 
 
@@ -107,6 +106,17 @@ def find_or_download(path: str | Path) -> str | Path:
         raise UsageError(f"{error}{demo_hint()}") from error
 
 
+def bundled_demo(root: Path = ROOT) -> tuple[Path, Path] | None:
+    """Return the demo's checkpoint and its folder of scenes; None in a tree that has none."""
+    model, scenes = root / "data/demo/demo.pt", root / "data/demo/images"
+    return (model, scenes) if model.is_file() and scenes.is_dir() else None
+
+
+def demo_hint(root: Path = ROOT) -> str:
+    """Return the end of a message about weights that are not there: how to go on without them, if that is possible."""
+    return f"; the bundled demo needs no download: {DEMO_COMMAND}" if bundled_demo(root) else ""
+
+
 def check_there(weights: tuple) -> None:
     """Raise UsageError for a checkpoint that is not there; one of an official name is downloaded."""
     for entry in weights:
@@ -137,3 +147,15 @@ def class_names_of(data: str, count: int) -> dict[int, str]:
     if sorted(names) != list(range(count)):
         raise UsageError(f"--data '{data}' names {len(names)} classes, and the checkpoint has {count}")
     return names
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what a pass of the network frees for the next one, up to 64 MiB.
+
+    glibc hands freed memory back to the system once it is more than twice the largest block ever freed (mallopt(3),
+    M_TRIM_THRESHOLD). To get it again, page by page, takes up to as long as the pass of a small network. So a large block is
+    taken, which costs nothing while nobody writes to it, and freed. Other C libraries go on as they are.
+    """
+    import torch
+
+    torch.empty(LEARNT_FROM, dtype=torch.uint8)

@@ -9,7 +9,7 @@ from explainer.explain import Explainer
 from explainer.explanation import Detection, DetectionExplanation
 from explainer.maps.measures import gaussian_in_box
 from explainer.network import Network
-from explainer.options import Settings
+from explainer.settings import Settings
 
 GAUSSIAN = "GaussianBox"
 

@@ -7,7 +7,7 @@ import pandas as pd
 from explainer.evaluation.figures import DECISIVE, FIGURES, GROUPS
 from explainer.evaluation.options import Evaluation
 from explainer.evaluation.summary import ALL, BASELINES
-from explainer.options import as_tuple
+from explainer.settings import as_tuple
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 LOSES = "†"
