@@ -33,7 +33,7 @@ run.__signature__ = keyword_signature(Evaluation)
 def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     """Score the explanations of every image, one after the other, then write tables and pictures of all."""
     from explainer.detectors.weights import check_weights, open_model
-    from explainer.evaluation.image_sets import labelled_images
+    from explainer.evaluation.datasets import labelled_images
     from explainer.evaluation.results import EvaluationResults, resumed
     from explainer.files.results import free_folder
     from explainer.settings import check_layers_there
@@ -52,13 +52,14 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
         for image in bar:
             evaluate_image(image, evaluator, results, tally)
     report(results, evaluator)
-    log_closing(tally, evaluator.meter.inside, folder)
+    log_speed(tally, evaluator.meter.inside)
+    log_end(tally, folder)
     return folder, tally
 
 
 def evaluate_image(image, evaluator, results, tally: Tally) -> None:
     """Score the explanations of one image, and write their rows as they come."""
-    from explainer.evaluation.image_sets import read_image
+    from explainer.evaluation.datasets import read_image
 
     started = perf_counter()
     try:
@@ -74,8 +75,7 @@ def evaluate_image(image, evaluator, results, tally: Tally) -> None:
 
 def report(results, evaluator) -> None:
     """Write what a run amounts to: tables, and pictures unless they are not wanted."""
-    from explainer.evaluation.summary import summarise
-    from explainer.evaluation.summary_text import about, markdown
+    from explainer.evaluation.summary import about, markdown, summarise
 
     rows = results.table()
     summary = summarise(rows, results.options.seed)
@@ -87,8 +87,7 @@ def report(results, evaluator) -> None:
 
 def save_pictures(rows, summary, results, evaluator) -> None:
     """Write the plots, and the best and the worst examples of each contender."""
-    from explainer.evaluation.charts import cost_chart, curve_chart, figure_chart
-    from explainer.evaluation.examples import example_sheets
+    from explainer.evaluation.charts import cost_chart, curve_chart, example_sheets, figure_chart
 
     results.save_picture("curves.png", curve_chart(rows, summary))
     results.save_picture("figures.png", figure_chart(summary))
@@ -97,8 +96,8 @@ def save_pictures(rows, summary, results, evaluator) -> None:
         results.save_picture(f"examples/{name}.jpg", picture)
 
 
-def log_closing(tally: Tally, inside: float, folder: Path) -> None:
-    """Log where the results are, how long an image took, and how much of that was spent `inside` the model, in seconds."""
+def log_speed(tally: Tally, inside: float) -> None:
+    """Log how long an image took, and how much of that was spent `inside` the model, in seconds."""
     from utils.general import LOGGER
 
     if tally.done:
@@ -106,7 +105,6 @@ def log_closing(tally: Tally, inside: float, folder: Path) -> None:
             f"Speed: {tally.seconds / tally.done:.2f}s per image, "
             f"{100 * inside / tally.seconds:.0f} % of it inside the model"
         )
-    log_end(tally, folder)
 
 
 def parse_opt(arguments: list[str] | None = None) -> Namespace:

@@ -11,14 +11,13 @@ from scenes import confident_detector, picture
 from torch import nn
 
 from explainer.errors import UsageError
+from explainer.evaluation.cost import Meter
+from explainer.evaluation.datasets import labelled_images
+from explainer.evaluation.faithfulness import filled_in
 from explainer.evaluation.figures import FIGURES
-from explainer.evaluation.image_sets import labelled_images
-from explainer.evaluation.imputing import without
-from explainer.evaluation.locating import location_figures, places_of
-from explainer.evaluation.metering import Meter
-from explainer.evaluation.randomising import second_class, shuffled_copies
-from explainer.evaluation.summary import ALL, splits, summarise
-from explainer.evaluation.summary_text import markdown
+from explainer.evaluation.location import location_figures, locations_of
+from explainer.evaluation.sanity import second_class, shuffled_copies
+from explainer.evaluation.summary import ALL_DETECTIONS, markdown, splits, summarise
 from explainer.explain import Explainer
 from explainer.explanation import Detection
 from explainer.files.labels import Label
@@ -99,7 +98,7 @@ def detection(x1, y1, x2, y2, index=0):
 def test_a_detection_goes_with_the_label_of_its_class_that_it_overlaps_by_half():
     labels = (Label(0, (0, 0, 0.5, 0.5), ""), Label(1, (0, 0, 0.5, 0.5), ""), Label(0, (0.5, 0.5, 1, 1), ""))
     found = [detection(0, 0, 10, 10), detection(0, 0, 10, 4), detection(10, 10, 20, 20), detection(0, 0, 10, 10, 2)]
-    first, half, third, other = places_of(found, labels, (20, 20))
+    first, half, third, other = locations_of(found, labels, (20, 20))
     assert first.label == (slice(0, 10), slice(0, 10))
     assert third.label == (slice(10, 20), slice(10, 20))
     assert len(first.others) == 2
@@ -109,7 +108,7 @@ def test_a_detection_goes_with_the_label_of_its_class_that_it_overlaps_by_half()
 
 def test_energy_is_counted_inside_the_outline_of_a_label_where_it_has_one():
     triangle = Label(0, (0, 0, 1, 1), "", (0, 0, 1, 0, 0, 1))
-    (place,) = places_of([detection(0, 0, 100, 100)], (triangle,), (100, 100))
+    (place,) = locations_of([detection(0, 0, 100, 100)], (triangle,), (100, 100))
     flat = np.ones((100, 100), np.float32)
     figures = location_figures(flat, place)
     assert figures["energy_in_label"] == pytest.approx(0.5, abs=0.02)
@@ -119,14 +118,14 @@ def test_energy_is_counted_inside_the_outline_of_a_label_where_it_has_one():
 
 def test_what_lies_on_another_object_counts_against_a_heatmap():
     labels = (Label(0, (0, 0, 0.5, 1), ""), Label(1, (0.5, 0, 1, 1), ""))
-    (place,) = places_of([detection(0, 0, 10, 20)], labels, (20, 20))
+    (place,) = locations_of([detection(0, 0, 10, 20)], labels, (20, 20))
     heatmap = np.ones((20, 20), np.float32)
     heatmap[:, :10] = 3
     assert location_figures(heatmap, place)["on_others"] == pytest.approx(0.25)
 
 
 def test_an_empty_heatmap_misses_everything():
-    (place,) = places_of([detection(0, 0, 10, 10)], (Label(0, (0, 0, 0.5, 0.5), ""),), (20, 20))
+    (place,) = locations_of([detection(0, 0, 10, 10)], (Label(0, (0, 0, 0.5, 0.5), ""),), (20, 20))
     figures = location_figures(np.zeros((20, 20), np.float32), place)
     missed = ("energy_in_box", "peak_in_box", "enrichment", "energy_in_label", "peak_in_label")
     assert [figures[name] for name in missed] == [0] * 5
@@ -138,7 +137,7 @@ def test_imputed_pixels_follow_their_neighbours_and_the_others_stay():
     ramp = torch.arange(40.0)[None, None, None].expand(1, 3, 20, 40) / 40
     missing = torch.zeros(20, 40, dtype=torch.bool)
     missing[:, 10:20] = True
-    filled = without(ramp, missing)
+    filled = filled_in(ramp, missing)
     assert (filled[..., ~missing] == ramp[..., ~missing]).all()
     assert (filled - ramp).abs().max() < 0.15
     assert not (filled[..., missing] == ramp[..., missing]).all()
@@ -233,7 +232,7 @@ BASELINES = [("RandomCAM", "auto", [0.1, 0.1, 0.1]), ("GaussianBox", "", [0.5, 0
 def test_the_summary_holds_means_and_says_who_loses_to_a_baseline():
     rows = table_of(*BASELINES, ("GradCAM", "auto", [0.6, 0.3, 0.3]), ("LayerCAM", "13", [0.6, 0.6, 0.9]))
     summary = summarise(rows, seed=0)
-    whole = summary[summary.split == ALL]
+    whole = summary[summary.split == ALL_DETECTIONS]
     assert whole.method.tolist() == ["LayerCAM", "GaussianBox", "GradCAM", "RandomCAM"]
     assert whole.overall.tolist() == pytest.approx([0.7, 0.5, 0.4, 0.1])
     assert whole.loses_to.tolist() == ["", "", "GaussianBox", ""]

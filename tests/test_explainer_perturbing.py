@@ -6,9 +6,9 @@ import torch
 from scenes import confident_detector, picture
 
 from explainer.detecting import prepare
+from explainer.evaluation.faithfulness import GREY, Perturbation, Protocol, descending
 from explainer.maps.heatmaps import Letterbox
 from explainer.network import Network, borrowed
-from explainer.perturbing import GREY, Perturbation, Protocol, descending
 from explainer.similarity import similarities
 
 # A picture of 8x12 pixels with two rows of padding above and below.

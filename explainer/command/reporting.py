@@ -93,7 +93,7 @@ class Findings(Tally):
 
 def log_frame(frame, answer, seconds: float, verbose: bool) -> None:
     """Log one line per image as detect.py does, why a map is empty, and each detection where it is asked for."""
-    found = "; ".join(named(model, found_in_words(entries)) for model, entries in answer.found.items())
+    found = "; ".join(of_model(model, found_in_words(entries)) for model, entries in answer.found.items())
     height, width = answer.image_rgb.shape[:2]
     LOGGER.info(f"{frame.caption}{height}x{width} {found}, {seconds * 1e3:.1f}ms")
     for note in answer.notes:
@@ -106,13 +106,11 @@ def log_frame(frame, answer, seconds: float, verbose: bool) -> None:
 def log_detections(answer) -> None:
     """Log one line per detection of one answer."""
     for entry in answer.detections:
-        LOGGER.info(
-            f"  {named(answer.model, entry.title)}, layer {' '.join(entry.layers)}, {answer.method} score {entry.score:.4g}"
-            f"{'; ' * bool(entry.note)}{entry.note}"
-        )
+        read = f"layer {' '.join(entry.layers)}, {answer.method} score {entry.score:.4g}"
+        LOGGER.info(f"  {of_model(answer.model, entry.title)}, {read}{'; ' * bool(entry.note)}{entry.note}")
 
 
-def named(model: str, text: str) -> str:
+def of_model(model: str, text: str) -> str:
     """Return a text about a model after its name, where it has one because there are several."""
     return f"{model}: {text}" if model else text
 
@@ -127,7 +125,7 @@ def log_closing(findings: Findings, folder: Path, judged: bool) -> None:
     """Log where the results are, how long an image took and, if they were judged, what became of the detections."""
     if judged:
         for model, outcomes in findings.outcomes.items():
-            LOGGER.info(f"Labels: {named(model, judged_in_words(outcomes))}")
+            LOGGER.info(f"Labels: {of_model(model, judged_in_words(outcomes))}")
     if findings.done:
         explaining, saving = (1e3 * seconds / findings.done for seconds in (findings.seconds, findings.saving))
         LOGGER.info(f"Speed: {explaining:.1f}ms explain, {saving:.1f}ms draw and save per image")

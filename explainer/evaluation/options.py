@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DELETIONS = ("zero", "grey", "blur")
 # The method that stands for no method at all; it is part of every evaluation.
 RANDOM = "RandomCAM"
+# What takes part in every evaluation, too: a Gaussian on the box, known before anything is explained.
+GAUSSIAN = "GaussianBox"
 # In place of the names of all methods.
 EVERY = "all"
 # Targets that --backprop-array has no part in: the method knows what it explains.

@@ -15,7 +15,7 @@ from explainer.files.sources import Frame
 WHAT = ("image", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride")
 WHY = ("method", "layer", "item", "score")
 WHERE = ("energy_in_box", "peak_x", "peak_y", "enrichment", "peak_in_box")
-COLUMNS = (*WHAT, *WHY, *WHERE, "frame", "model", "outcome", "note")
+ANSWER_COLUMNS = (*WHAT, *WHY, *WHERE, "frame", "model", "outcome", "note")
 DIGITS = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"confidence": ".5f", "score": ".6g"}
 DIGITS |= {"energy_in_box": ".4f", "enrichment": ".3f"}
 # Suffixes that OpenCV can write; pictures of other formats become .png.
@@ -36,7 +36,7 @@ class Results:
     def __enter__(self) -> "Results":
         self.folder.mkdir(parents=True, exist_ok=True)
         self._table = (self.folder / "explanations.csv").open("a", newline="", encoding="utf-8")
-        self._rows = csv.DictWriter(self._table, COLUMNS)
+        self._rows = csv.DictWriter(self._table, ANSWER_COLUMNS)
         if not self._table.tell():
             self._rows.writeheader()
         return self

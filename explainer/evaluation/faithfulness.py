@@ -1,4 +1,8 @@
-"""Pixels taken away or put back in the order of a heatmap, and what is left of the detections: masked passes in batches."""
+"""Does the score follow the heatmap? Pixels taken away or put back in its order, and what is left of the detections.
+
+Deleted pixels become one colour or a blur; those that ROAD takes away what their neighbours let one expect, so that a hole
+does not tell where it is. Masked images pass through the network in batches.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,8 +12,9 @@ from itertools import islice
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
+from explainer.black_box import GREY, blur
 from explainer.maps.heatmaps import Letterbox
 from explainer.similarity import similarities, similarities_in_image
 from utils.general import xywh2xyxy
@@ -17,9 +22,10 @@ from utils.general import xywh2xyxy
 # Images (B, 3, h, w) in 0..1 -> raw predictions (B, N, 5 + classes).
 Predict = Callable[[Tensor], Tensor]
 
-GREY = 114 / 255
-# Blur that leaves little to detect, as a standard deviation in pixels of the network's input.
-BLUR_SIGMA = 10
+# Of the pixels that ROAD takes away.
+SHARES = (0.2, 0.4, 0.6, 0.8)
+# Missing pixels are the unknowns of one linear system, which is solved on a grid with this longer side.
+GRID_SIDE = 160
 
 
 @dataclass(frozen=True)
@@ -194,10 +200,38 @@ def descending(values: Tensor) -> Tensor:
     return torch.from_numpy((keys & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
 
-def blur(content: Tensor) -> Tensor:
-    """Return an image (1, 3, h, w) blurred so far that little can be detected in it."""
-    import cv2
+def road(perturbation: Perturbation, maps: Sequence[np.ndarray], detections: Sequence[int]) -> list[float]:
+    """Return, for each heatmap and its detection, half of: score without the coldest less score without the hottest pixels.
 
-    pixels = content[0].permute(1, 2, 0).float().cpu().numpy()
-    soft = cv2.GaussianBlur(pixels, (0, 0), BLUR_SIGMA, borderType=cv2.BORDER_REFLECT)
-    return torch.from_numpy(soft).permute(2, 0, 1)[None].to(content)
+    The mean over shares of the pixels, which the library's noisy linear imputation replaces; the whole image scores 1.
+    ROAD, https://arxiv.org/abs/2202.00449.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(perturbation.protocol.seed)
+        asked = zip(maps, detections, strict=True)
+        left = perturbation.left((image, index) for heatmap, index in asked for image in imputed(perturbation, heatmap))
+    hottest, coldest = left.reshape(len(maps), 2, len(SHARES)).mean(axis=2).T
+    return ((coldest - hottest) / 2).tolist()
+
+
+def imputed(perturbation: Perturbation, heatmap: np.ndarray) -> Iterator[Tensor]:
+    """Yield the image without its hottest pixels, for each share of them, then without its coldest."""
+    order = perturbation.order(heatmap)
+    for rank in (order, order.numel() - 1 - order):
+        for share in SHARES:
+            missing = rank < share * order.numel()
+            yield perturbation.replaced(lambda content, missing=missing: filled_in(content, missing))
+
+
+def filled_in(content: Tensor, missing: Tensor) -> Tensor:
+    """Return an image (1, 3, h, w) whose missing pixels (h, w) are imputed on a coarser grid; the others stay."""
+    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+
+    height, width = missing.shape
+    scale = min(GRID_SIDE / max(height, width), 1)
+    size = max(round(height * scale), 1), max(round(width * scale), 1)
+    known = interpolate((~missing)[None, None].float(), size, mode="area")[0, 0] >= 0.5
+    coarse = interpolate(content.float(), size, mode="area")[0]
+    filled = NoisyLinearImputer()(coarse.cpu(), known.float().cpu())
+    smooth = interpolate(filled[None], (height, width), mode="bilinear")
+    return torch.where(missing, smooth.to(content), content)

@@ -17,7 +17,7 @@ from explainer.files.sources import Source, Unreadable
 ROOT = Path(__file__).resolve().parents[2]
 # Of the splits of a dataset YAML the first that it has.
 SPLITS = ("val", "train")
-ACCEPTED = "give a dataset YAML, a folder of images, a .txt list of them or an image"
+ACCEPTED_DATA = "give a dataset YAML, a folder of images, a .txt list of them or an image"
 
 
 @dataclass(frozen=True)
@@ -30,27 +30,27 @@ class LabelledImage:
 
 def labelled_images(data: str | Path, share: float, seed: int) -> list[LabelledImage]:
     """Return a share of the images, drawn by seed, in the order of their paths; UsageError where there are none."""
-    paths = sorted({path for place in places_of(Path(data)) for path in images_at(place, data)})
+    paths = sorted({path for origin in origins_of(Path(data)) for path in images_at(origin, data)})
     if not paths:
-        raise UsageError(f"--data '{data}' holds no image; {ACCEPTED}")
+        raise UsageError(f"--data '{data}' holds no image; {ACCEPTED_DATA}")
     count = max(1, round(share * len(paths)))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(paths))[:count])
     return [LabelledImage(path, labels_beside(path)) for path in (paths[index] for index in chosen)]
 
 
-def places_of(data: Path) -> list[Path]:
+def origins_of(data: Path) -> list[Path]:
     """Return the folders, lists or images that `data` stands for."""
     if data.suffix.lower() not in (".yaml", ".yml"):
         return [data]
     found = next((path for path in (data, ROOT / data, ROOT / "data" / data) if path.is_file()), None)
     if found is None:
-        raise UsageError(f"--data '{data}' does not exist; {ACCEPTED}")
+        raise UsageError(f"--data '{data}' does not exist; {ACCEPTED_DATA}")
     content = read_yaml(found)
     entry = next((content[split] for split in SPLITS if content.get(split)), None)
     if entry is None:
         raise UsageError(f"--data '{data}' names no images; a dataset YAML has a line val: or train:")
     splits = entry if isinstance(entry, list) else [entry]
-    return [place_of(found, str(content.get("path") or ""), str(split)) for split in splits]
+    return [split_path(found, str(content.get("path") or ""), str(split)) for split in splits]
 
 
 def read_yaml(path: Path) -> dict:
@@ -66,7 +66,7 @@ def read_yaml(path: Path) -> dict:
     return content
 
 
-def place_of(yaml_path: Path, root: str, split: str) -> Path:
+def split_path(yaml_path: Path, root: str, split: str) -> Path:
     """Return where a split lies: its path is relative to the root, and that to this tree, to the YAML or to ../datasets."""
     bases = (ROOT, yaml_path.parent, ROOT.parent / "datasets")
     candidates = [base / root / split for base in bases]
@@ -76,18 +76,18 @@ def place_of(yaml_path: Path, root: str, split: str) -> Path:
     return found
 
 
-def images_at(place: Path, data: str | Path) -> Iterator[Path]:
+def images_at(origin: Path, data: str | Path) -> Iterator[Path]:
     """Yield the images in a folder and those below it, or in a list, or the one that the path itself names."""
     from utils.dataloaders import IMG_FORMATS
 
-    if not place.exists():
-        raise UsageError(f"--data '{data}' does not exist; {ACCEPTED}")
-    if place.is_dir():
-        paths = place.rglob("*")
-    elif place.suffix.lower() == ".txt":
-        paths = listed_in(place)
+    if not origin.exists():
+        raise UsageError(f"--data '{data}' does not exist; {ACCEPTED_DATA}")
+    if origin.is_dir():
+        paths = origin.rglob("*")
+    elif origin.suffix.lower() == ".txt":
+        paths = listed_in(origin)
     else:
-        paths = [place]
+        paths = [origin]
     yield from (path for path in paths if path.suffix[1:].lower() in IMG_FORMATS)
 
 

@@ -13,7 +13,7 @@ from explainer.outcomes import OVERLAP_OF_A_HIT, overlaps
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a detection lies in an image; its label and the other labelled objects, where a label fits it."""
 
     detection: Detection
@@ -21,21 +21,21 @@ class Place:
     others: tuple[Region, ...] = ()
 
 
-def places_of(detections: list[Detection], labels: tuple[Label, ...], image_size: tuple[int, int]) -> list[Place]:
-    """Return the place of each detection, with the label of its class that it overlaps most, by half or more."""
+def locations_of(detections: list[Detection], labels: tuple[Label, ...], image_size: tuple[int, int]) -> list[Location]:
+    """Return the location of each detection, with the label of its class that it overlaps most, by half or more."""
     if not labels:
-        return [Place(found) for found in detections]
+        return [Location(found) for found in detections]
     boxes = [Box(np.float32(corners), index) for *corners, index in boxes_of(labels, image_size)]
     regions = [region_of(label, box, image_size) for label, box in zip(labels, boxes, strict=True)]
-    places = []
+    locations = []
     for found, overlap in zip(detections, overlaps(detections, boxes), strict=True):
         best = int(overlap.argmax())
         if overlap[best] < OVERLAP_OF_A_HIT:
-            places.append(Place(found))
+            locations.append(Location(found))
         else:
             others = tuple(region for index, region in enumerate(regions) if index != best)
-            places.append(Place(found, regions[best], others))
-    return places
+            locations.append(Location(found, regions[best], others))
+    return locations
 
 
 def region_of(label: Label, box: Box, image_size: tuple[int, int]) -> Region:
@@ -50,26 +50,26 @@ def region_of(label: Label, box: Box, image_size: tuple[int, int]) -> Region:
     return cv2.fillPoly(mask, [np.int32(np.rint(corners))], 1).astype(bool)
 
 
-def location_figures(heatmap: np.ndarray, place: Place) -> dict[str, float | None]:
+def location_figures(heatmap: np.ndarray, location: Location) -> dict[str, float | None]:
     """Return the figures that say where a heatmap (H, W) lies. An empty one misses everything: it counts as 0 there."""
-    box = pixels_in_box(place.detection.xyxy, heatmap.shape)
+    box = pixels_in_box(location.detection.xyxy, heatmap.shape)
     return {
         "energy_in_box": measures.share_inside(heatmap, box) or 0.0,
         "peak_in_box": float(measures.peak_inside(heatmap, box) or False),
         "enrichment": measures.enrichment(heatmap, box) or 0.0,
-        **label_figures(heatmap, place),
-        "compactness": measures.compactness(heatmap, place.detection.xyxy),
+        **label_figures(heatmap, location),
+        "compactness": measures.compactness(heatmap, location.detection.xyxy),
         "sparseness": measures.gini(heatmap),
         "blank": float(not heatmap.any()),
     }
 
 
-def label_figures(heatmap: np.ndarray, place: Place) -> dict[str, float | None]:
+def label_figures(heatmap: np.ndarray, location: Location) -> dict[str, float | None]:
     """Return the figures that need a label; None each where there is none."""
-    if place.label is None:
+    if location.label is None:
         return dict.fromkeys(("energy_in_label", "peak_in_label", "on_others"))
     return {
-        "energy_in_label": measures.share_inside(heatmap, place.label) or 0.0,
-        "peak_in_label": float(measures.peak_inside(heatmap, place.label) or False),
-        "on_others": measures.object_discrimination(heatmap, place.label, place.others),
+        "energy_in_label": measures.share_inside(heatmap, location.label) or 0.0,
+        "peak_in_label": float(measures.peak_inside(heatmap, location.label) or False),
+        "on_others": measures.object_discrimination(heatmap, location.label, location.others),
     }
