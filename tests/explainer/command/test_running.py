@@ -1,11 +1,17 @@
-"""Reading ahead and writing behind: the order stays, errors come out, and nothing is lost."""
+"""Reading ahead and writing behind: the order stays, errors come out, and nothing is lost; nor is it when a command ends."""
 
 import gc
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from explainer.command.running import AHEAD, WriteBehind, read_ahead, without_collecting
+
+ROOT = Path(__file__).parents[3]
+UNPRINTED, LATE = "printed, not yet written", "registered for the end"
 
 
 def test_items_come_in_their_order():
@@ -94,3 +100,23 @@ def test_garbage_is_collected_again_afterwards_also_after_an_error():
         fail_inside()
     assert seen == [False]
     assert gc.isenabled()
+
+
+def test_leaving_writes_what_was_printed_and_does_what_was_registered_but_takes_nothing_apart():
+    script = f"""
+import atexit, sys
+from explainer.command.running import leave
+
+class Loud:
+    def __del__(self):
+        print("taken apart", flush=True)
+
+loud = Loud()
+atexit.register(print, {LATE!r})
+sys.stdout.write({UNPRINTED!r} + "\\n")
+leave(3)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stdout.splitlines() == [UNPRINTED, LATE]
+    assert not done.stderr

@@ -17,7 +17,7 @@ from explainer.items import ITEMS
 from explainer.methods import METHODS, PLACES
 from explainer.settings import Settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 DETECT_NAMES = [
     "weights",
     "source",

@@ -5,9 +5,9 @@ import inspect
 
 import cv2
 import pytest
+from fresh_interpreter import modules_after
 from PIL import Image
 from scenes import confident_detector, picture, save_checkpoint
-from test_explainer_imports import modules_after
 
 from explainer.errors import UsageError
 from explainer.evaluate import main, parse_opt, run

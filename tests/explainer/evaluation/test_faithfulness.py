@@ -6,7 +6,7 @@ import torch
 from scenes import confident_detector, picture
 
 from explainer.detecting import prepare
-from explainer.evaluation.faithfulness import GREY, Perturbation, Protocol, descending
+from explainer.evaluation.faithfulness import GREY, Perturbation, Protocol, descending, filled_in
 from explainer.maps.heatmaps import Letterbox
 from explainer.network import Network, borrowed
 from explainer.similarity import similarities
@@ -117,3 +117,13 @@ def test_values_are_sorted_from_the_largest_and_equal_ones_as_they_come():
     values = torch.from_numpy(np.random.default_rng(0).integers(-20, 50, 1000).astype(np.float32) / 50)
     values[::7] = -0.0
     assert (descending(values) == (values + 0.0).argsort(descending=True, stable=True)).all()
+
+
+def test_imputed_pixels_follow_their_neighbours_and_the_others_stay():
+    ramp = torch.arange(40.0)[None, None, None].expand(1, 3, 20, 40) / 40
+    missing = torch.zeros(20, 40, dtype=torch.bool)
+    missing[:, 10:20] = True
+    filled = filled_in(ramp, missing)
+    assert (filled[..., ~missing] == ramp[..., ~missing]).all()
+    assert (filled - ramp).abs().max() < 0.15
+    assert not (filled[..., missing] == ramp[..., missing]).all()

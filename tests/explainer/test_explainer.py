@@ -329,7 +329,7 @@ def test_the_folder_works_from_any_place_as_a_script_and_as_a_module(weights, ph
     import sys
     from pathlib import Path
 
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     save(photos / "one.png", picture())
     common = ["--weights", weights, "--source", str(photos), "--imgsz", "96", "--project", str(tmp_path / "out")]
     subprocess.run([sys.executable, str(root / "explainer/explainer.py"), *common], cwd=tmp_path, check=True)
@@ -339,7 +339,7 @@ def test_the_folder_works_from_any_place_as_a_script_and_as_a_module(weights, ph
 
 
 def test_a_wrong_option_is_told_before_anything_heavy_is_imported():
-    from test_explainer_imports import modules_after
+    from fresh_interpreter import modules_after
 
     code = "from explainer.explainer import main, parse_opt; main(parse_opt(['--method', 'CamCAM']))"
     assert not {"torch", "cv2", "pandas", "pytorch_grad_cam"} & modules_after(code)

@@ -1,13 +1,13 @@
 """The folder explainer/ stands on its own: it needs from the tree only what every YOLOv5 checkout has."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fresh_interpreter import modules_after
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "explainer").rglob("*.py"))
 # What stock YOLOv5, v7.0 and later, has at the same path.
 IN_EVERY_CHECKOUT = {
@@ -33,13 +33,6 @@ def imports_of(path):
             yield node.module, {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
             yield from ((alias.name, set()) for alias in node.names)
-
-
-def modules_after(code: str) -> set[str]:
-    """Return the modules that a fresh interpreter has loaded after running `code`."""
-    script = f"import sys\n{code}\nprint('\\n' + ' '.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
