@@ -58,7 +58,7 @@ def open_explainer(options: Options):
     from explainer.comparing import Comparer
     from explainer.explain import Explainer
 
-    how = {"device": options.device, "half": options.half, "data": options.data, "trust": options.trust}
+    how = {name: getattr(options, name) for name in ("device", "half", "data", "trust", "dnn")}
     if options.compare:
         models = [open_model(entry, **how) for entry in options.compare]
         names = model_names(options.compare)

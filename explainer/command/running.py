@@ -56,11 +56,13 @@ class WriteBehind:
         finally:
             self._writer.shutdown()
 
-    def do(self, job: Callable, *arguments) -> None:
-        """Have a job done, after at most a few others that still wait."""
-        self._waiting.append(self._writer.submit(job, *arguments))
+    def do(self, job: Callable, *arguments) -> Future:
+        """Have a job done, after at most a few others that still wait, and return what will hold its result."""
+        future = self._writer.submit(job, *arguments)
+        self._waiting.append(future)
         while len(self._waiting) > AHEAD:
             self._waiting.popleft().result()
+        return future
 
 
 @contextmanager

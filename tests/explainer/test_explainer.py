@@ -162,6 +162,30 @@ def test_nosave_writes_the_table_alone(command, photos):
     assert [path.name for path in folder.iterdir()] == ["explanations.csv"]
 
 
+def test_the_picture_of_each_image_is_shown_when_asked_for(command, photos, monkeypatch):
+    shown = []
+    monkeypatch.setattr("explainer.command.opening.check_display", lambda: None)
+    monkeypatch.setattr(cv2, "imshow", lambda title, picture_bgr: shown.append((title, picture_bgr[..., ::-1])))
+    monkeypatch.setattr(cv2, "waitKey", lambda milliseconds: -1)
+    paths = [str(save(photos / f"{number}.png", picture(50, 75 + number))) for number in range(4)]
+    _, folder = command(photos, "--view-img")
+    assert [title for title, _ in shown] == paths
+    assert all((image == read(folder / f"{number}.png")).all() for number, (_, image) in enumerate(shown))
+
+
+def test_how_a_model_is_opened_is_handed_on(command, photos, monkeypatch):
+    given = {}
+
+    def refuse(weights, **how):
+        given.update(how)
+        raise UsageError("not opened")
+
+    monkeypatch.setattr("explainer.command.opening.open_model", refuse)
+    save(photos / "one.png", picture())
+    assert command(photos, "--dnn", "--half", "--trust", "--device", "cpu", "--data", "my.yaml")[0] == 2
+    assert given == {"dnn": True, "half": True, "trust": True, "device": "cpu", "data": "my.yaml"}
+
+
 def test_every_run_gets_a_folder_of_its_own(command, photos):
     save(photos / "one.png", picture())
     _, folder = command(photos)
