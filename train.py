@@ -140,7 +140,7 @@ def find_source(options: TrainOptions) -> nn.Module | None:
     Raises:
         ValueError: for a checkpoint that holds no detector.
     """
-    from explainer.loading.checkpoint import load_model
+    from explainer.checkpoints.checkpoint import load_model
     from models.yolo import DetectionModel
     from utils.base.checks import check_suffix
     from utils.base.distributed import process_rank, rank_zero_first

@@ -118,7 +118,7 @@ def prepare(options: ValOptions, *, plots: bool = True) -> Job:
 
 def check_model(model: Any, data: dict, options: ValOptions) -> None:
     """Raise ValueError when a checkpoint is no detector, or does not know the classes of the data set."""
-    from explainer.loading.repair import is_head
+    from explainer.checkpoints.repair import is_head
 
     if not model.pt:
         return

@@ -24,11 +24,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from explain_speed import random_network, threshold_for  # noqa: E402
 
 from explainer.detecting import detect, prepare  # noqa: E402
+from explainer.detectors.weights import open_model  # noqa: E402
 from explainer.explain import Explainer  # noqa: E402
 from explainer.forward_only import Ablation  # noqa: E402
-from explainer.loading.weights import open_model  # noqa: E402
 from explainer.network import Network, borrowed  # noqa: E402
-from explainer.options import Settings  # noqa: E402
+from explainer.settings import Settings  # noqa: E402
 from explainer.targets import detections_target  # noqa: E402
 
 GOAL = 20

@@ -23,8 +23,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from explain_speed import random_network, seconds, threshold_for  # noqa: E402
 
 from explainer import black_box  # noqa: E402
+from explainer.detectors.weights import open_model  # noqa: E402
 from explainer.explain import Explainer  # noqa: E402
-from explainer.loading.weights import open_model  # noqa: E402
 from explainer.methods import METHODS, needs_layers  # noqa: E402
 from explainer.network import borrowed  # noqa: E402
 from explainer.subjects import Asked, subjects  # noqa: E402

@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from explainer.detecting import prepare  # noqa: E402
+from explainer.detectors.weights import open_model  # noqa: E402
 from explainer.explain import Explainer  # noqa: E402
-from explainer.loading.weights import open_model  # noqa: E402
 from explainer.network import Network  # noqa: E402
 from models.yolo import DetectionModel  # noqa: E402
 from utils.base.nms import non_max_suppression  # noqa: E402

@@ -5,11 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from explainer.cams import Cams
 from explainer.looks import Group, Scale
-from explainer.maps import Letterbox, heatmap_of_all, hottest, keep_hottest
-from explainer.options import Settings
-from explainer.signed import keep_strongest, signed_map_of_all, strongest
+from explainer.maps.heatmaps import (
+    Cams,
+    Letterbox,
+    for_and_against,
+    heatmap_of_all,
+    hottest,
+    keep_hottest,
+    keep_strongest,
+    signed_map_of_all,
+)
+from explainer.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Reading:
 
 
 HEAT = Reading(heatmap_of_all, hottest, keep_hottest)
-SIGNED = Reading(signed_map_of_all, strongest, keep_strongest)
+SIGNED = Reading(signed_map_of_all, for_and_against, keep_strongest)
 
 
 @dataclass(frozen=True)

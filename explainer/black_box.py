@@ -18,9 +18,12 @@ from explainer.evidence import Evidence
 from explainer.heads import Target
 from explainer.masks import focused_masks, grid_masks
 from explainer.network import Network, Recording
-from explainer.perturbing import GREY, blur
 from explainer.running_sums import Sums, mean_kept, reliability, significant_slopes
 
+# The colour of the letterbox's padding, 0..1.
+GREY = 114 / 255
+# Blur that leaves little to detect, as a standard deviation in pixels of the network's input.
+BLUR_SIGMA = 10
 # Passes between two looks at whether the maps have converged.
 PASSES_PER_LOOK = 20
 # Images at once: a CPU is fastest with one, whose activations stay in its cache.
@@ -198,3 +201,10 @@ def hidden_image(image: Tensor, baseline: str) -> Tensor:
     if baseline == "blur":
         return blur(image)
     return torch.full_like(image[:, :, :1, :1], GREY if baseline == "grey" else 0.0)
+
+
+def blur(content: Tensor) -> Tensor:
+    """Return an image (1, 3, h, w) blurred so far that little can be detected in it."""
+    pixels = content[0].permute(1, 2, 0).float().cpu().numpy()
+    soft = cv2.GaussianBlur(pixels, (0, 0), BLUR_SIGMA, borderType=cv2.BORDER_REFLECT)
+    return torch.from_numpy(soft).permute(2, 0, 1)[None].to(content)

@@ -9,9 +9,9 @@ from torch import Tensor
 from explainer.cells import row_ranges
 from explainer.errors import UnreadableImageError
 from explainer.explanation import Detection
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Letterbox
 from explainer.network import Network, Recording
-from explainer.options import Settings
+from explainer.settings import Settings
 from utils.augmentations import letterbox
 from utils.general import non_max_suppression, scale_boxes
 

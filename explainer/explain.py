@@ -7,24 +7,22 @@ import numpy as np
 from torch import Tensor, nn
 
 from explainer.answers import maps_together
-from explainer.applicability import check_classes, check_given
-from explainer.boxes import Written, boxes_in
 from explainer.cams import CamReader
 from explainer.detecting import prepare
+from explainer.detectors.weights import keep_freed_memory, open_model
 from explainer.errors import UsageError, unknown
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.exported import Exported, network_of
-from explainer.freed_memory import keep_freed_memory
+from explainer.files.labels import Written, boxes_in
 from explainer.kinds import EVIDENCE
 from explainer.layers import layers_by_level, place_of
-from explainer.loading.weights import open_model
 from explainer.looks import PLAIN, SMOOTHING, Look, Plan, Question, look, smooth
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Letterbox
 from explainer.methods import METHODS
 from explainer.network import PREDICTIONS, Network, Recording, borrowed
-from explainer.options import Settings
 from explainer.plans import Planner
 from explainer.renormalising import renormalise
+from explainer.settings import Settings, check_classes, check_given
 from explainer.subjects import Asked, Seen, subjects
 
 

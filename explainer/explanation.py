@@ -1,17 +1,27 @@
 """The answer: what was detected in one image, and what in the image speaks for it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
-from explainer.drawing import Style, draw_boxes, paint
-from explainer.maps import Letterbox, heatmap_of, keep_hottest, only_in_box, peak, pixels_in_box
-from explainer.metrics import enrichment, peak_inside, share_inside
-from explainer.presentable import Presentable, as_png
-from explainer.raw_maps import raw_arrays
-from explainer.sheets import Miniature, resized, sheet
-from explainer.signed import keep_strongest, signed_map_of
+from explainer.files.results import Results, as_png, raw_arrays, save_answer
+from explainer.files.sources import Frame
+from explainer.maps.heatmaps import (
+    Letterbox,
+    heatmap_of,
+    keep_hottest,
+    keep_strongest,
+    only_in_box,
+    peak,
+    pixels_in_box,
+    signed_map_of,
+)
+from explainer.maps.measures import enrichment, peak_inside, share_inside
+from explainer.pictures import overlays
+from explainer.pictures.drawing import Style
+from explainer.pictures.sheets import resized
 
 # What became of a box: the first three where the labels of the image are known, the last for one that the user gave.
 HIT, FALSE_ALARM, MISS, GIVEN = "hit", "false alarm", "miss", "given"
@@ -47,6 +57,20 @@ class Detection:
     def caption(self) -> str:
         """What is written on its box: the class, and that it was missed."""
         return f"miss: {self.name}" if self.outcome == MISS else self.name
+
+    def columns(self) -> dict[str, object]:
+        """Return which detection this is by column name, as tables tell it."""
+        x1, y1, x2, y2 = self.xyxy.tolist()
+        return {
+            "class": self.class_index,
+            "name": self.name,
+            "confidence": self.confidence,
+            "x1": x1,
+            "y1": y1,
+            "x2": x2,
+            "y2": y2,
+            "stride": self.stride,
+        }
 
 
 @dataclass(frozen=True)
@@ -130,18 +154,9 @@ class DetectionExplanation:
 
     def row(self) -> dict[str, object]:
         """Return what is known about this detection by column name; None where the heatmap is empty."""
-        found, measured = self.detection, self.measured()
-        x1, y1, x2, y2 = found.xyxy.tolist()
+        measured = self.measured()
         peak_x, peak_y = measured.peak or (None, None)
-        return {
-            "class": found.class_index,
-            "name": found.name,
-            "confidence": found.confidence,
-            "x1": x1,
-            "y1": y1,
-            "x2": x2,
-            "y2": y2,
-            "stride": found.stride,
+        return self.detection.columns() | {
             "layer": " ".join(self.layers),
             "score": self.score,
             "energy_in_box": measured.energy_in_box,
@@ -149,9 +164,63 @@ class DetectionExplanation:
             "peak_y": peak_y,
             "enrichment": measured.enrichment,
             "peak_in_box": measured.peak_in_box,
-            "outcome": found.outcome,
+            "outcome": self.detection.outcome,
             "note": self.note,
         }
+
+
+class Presentable:
+    """An answer about one image, given what it looks like and what is known about it.
+
+    image_rgb  the original image, uint8 (H, W, 3)
+    """
+
+    image_rgb: np.ndarray
+
+    def overlay(self, style: Style | None = None) -> np.ndarray:
+        """Return the picture that answers, RGB uint8."""
+        raise NotImplementedError
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        """Yield the rows of the table; one without a class, whose note says why, where nothing was detected."""
+        raise NotImplementedError
+
+    def further_pictures(self, style: Style, per_detection: bool) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+        """Yield folder and name, and the picture, RGB uint8, of whatever else there is to see; one at a time."""
+        raise NotImplementedError
+
+    def raw_maps(self) -> Iterator[tuple[tuple[str, ...], dict[str, np.ndarray]]]:
+        """Yield folder and name, and the arrays by name, of the raw maps."""
+        raise NotImplementedError
+
+    def pandas(self):
+        """Return one row per detection as a DataFrame, with the columns of explanations.csv that concern one image."""
+        import pandas as pd
+
+        return pd.DataFrame([row for row in self.rows() if "class" in row])
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        name: str = "image.jpg",
+        style: Style | None = None,
+        per_detection: bool = False,
+        save_npz: bool = False,
+    ) -> Path:
+        """Write what the command writes into a folder, which is made, and return the path of the picture.
+
+        name: that of the picture, and of the image in the table, to which rows are appended; further pictures lie in a
+        folder called like it. The keywords are those of the command. OSError if something cannot be written.
+        """
+        with Results(Path(folder)) as results:
+            frame = Frame(Path(name), self.image_rgb, "")
+            wanted = {"per_detection": per_detection, "arrays": save_npz}
+            return save_answer(results, frame, self, style=style or Style(), pictures=True, **wanted).path
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture as a notebook shows it."""
+        return as_png(self.overlay())
 
 
 @dataclass(frozen=True)
@@ -194,12 +263,7 @@ class Explanation(Presentable):
 
         class_name: show the map and the boxes of this class alone; it must be one of `per_class`.
         """
-        style = style or Style()
-        detections, shown = [entry.detection for entry in self.detections], self.shown
-        if class_name is not None:
-            detections = [found for found in detections if found.name == class_name]
-            shown = self.per_class[class_name]
-        return draw_boxes(paint(self.image_rgb, shown, style, has_sign=self.has_sign), detections, style)
+        return overlays.explanation_overlay(self, style or Style(), class_name)
 
     @property
     def has_sign(self) -> bool:
@@ -212,9 +276,9 @@ class Explanation(Presentable):
         return self.heatmap if self.signed is None else self.signed
 
     @property
-    def per_detection(self) -> "Overlays":
+    def per_detection(self) -> overlays.Overlays:
         """The overlay of each detection by itself, RGB uint8 (H, W, 3), drawn when it is asked for."""
-        return Overlays(self, Style())
+        return overlays.Overlays(self, Style())
 
     @property
     def found(self) -> dict[str, list[Detection]]:
@@ -228,35 +292,15 @@ class Explanation(Presentable):
 
     def overlay_of(self, index: int, style: Style | None = None) -> np.ndarray:
         """Return the photograph under the heatmap of one detection, with its box, RGB uint8 (H, W, 3)."""
-        style, entry = style or Style(), self.detections[index]
-        shown = entry.shown_at(self.image_rgb.shape[:2])
-        return draw_boxes(paint(self.image_rgb, shown, style, has_sign=entry.has_sign), [entry.detection], style)
+        return overlays.detection_overlay(self, index, style or Style())
 
     def contact_sheet(self, style: Style | None = None) -> np.ndarray:
         """Return small pictures on one sheet: the photograph with boxes, the whole heatmap, then each detection's own."""
-        style, found = style or Style(), [entry.detection for entry in self.detections]
-        small = Miniature(self.image_rgb, len(found) + 2, style, self.has_sign)
-        tiles = [
-            small.with_boxes("detections", found),
-            small.with_map(f"{self.method}, all detections", self.shown, found, "; ".join(self.notes)),
-        ]
-        tiles += [
-            small.with_map(entry.title, entry.shown_at(small.size), [entry.detection], entry.note)
-            for entry in self.detections
-        ]
-        return sheet(tiles, scale=small.scale)
+        return overlays.contact_sheet(self, style or Style())
 
     def scales_sheet(self, style: Style | None = None) -> np.ndarray:
         """Return small pictures in a row: the photograph with boxes, then the map of what comes from each stride."""
-        style, found = style or Style(), [entry.detection for entry in self.detections]
-        small = Miniature(self.image_rgb, len(self.per_scale) + 1, style, self.has_sign)
-        tiles = [small.with_boxes("all scales", found)]
-        for stride, shown in self.per_scale.items():
-            here = [entry for entry in self.detections if entry.detection.stride == stride]
-            title, boxes = f"stride {stride}: {self.what_is_at(stride)}", [entry.detection for entry in here]
-            remarks = dict.fromkeys(entry.note for entry in here if entry.note)
-            tiles.append(small.with_map(title, shown, boxes, "; ".join(remarks)))
-        return sheet(tiles, columns=len(tiles), scale=small.scale)
+        return overlays.scales_sheet(self, style or Style())
 
     def what_is_at(self, stride: int) -> str:
         """Return in words what was explained of one stride."""
@@ -284,29 +328,11 @@ class Explanation(Presentable):
         if self.per_scale:
             yield ("scales",), self.scales_sheet(style)
         if per_detection:
-            for entry, picture in zip(enumerate(self.detections), Overlays(self, style), strict=True):
+            for entry, picture in zip(enumerate(self.detections), overlays.Overlays(self, style), strict=True):
                 index, found = entry[0], entry[1].detection
                 yield (f"{index}_{found.name}_{found.confidence:.2f}",), picture
             yield ("sheet",), self.contact_sheet(style)
 
     def raw_maps(self) -> Iterator[tuple[tuple[str, ...], dict[str, np.ndarray]]]:
-        """Yield the raw maps, in cells of their layers, as `explainer.raw_maps` lists them."""
+        """Yield the raw maps, in cells of their layers, as `raw_arrays` lists them."""
         yield ("maps",), raw_arrays(self.heatmap, self.detections)
-
-
-@dataclass(frozen=True)
-class Overlays(Sequence):
-    """The overlays of an explanation's detections, RGB uint8 (H, W, 3). One exists only while it is looked at."""
-
-    explanation: Explanation
-    style: Style
-
-    def __len__(self) -> int:
-        return len(self.explanation.detections)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.explanation.overlay_of(index, self.style)
-
-    def _repr_png_(self) -> bytes:
-        """Return the contact sheet as a notebook shows it."""
-        return as_png(self.explanation.contact_sheet(self.style))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from explainer.errors import UsageError
 from explainer.methods import needs_layers, predictions_alone
 from explainer.network import PREDICTIONS, Level, Network, Recording
-from explainer.options import Settings
+from explainer.settings import Settings
 from utils.general import check_img_size
 
 # Strides that the inputs of a head can have; a head has some that follow each other, and a few anchors at each.

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explainer.cams import CamReader, Cams, EvidenceSum, scaled_to_input
+from explainer.cams import CamReader, EvidenceSum
 from explainer.heads import Target
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Cams, Letterbox, scaled_to_input
 from explainer.network import Recording
 
 

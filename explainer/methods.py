@@ -23,7 +23,7 @@ class Method:
 
     `reads` is one of PLACES, where `auto` reads; "biases" for a method that reads all layers that have one; "predictions"
     for black-box methods, which read no layer.
-    `merge` says how the maps of several layers become one unless `--fuse` does, by the names of `explainer.cams.MERGES`.
+    `merge` says how the maps of several layers become one unless `--fuse` does, by the names of `MERGES` in maps/heatmaps.py.
     `items` are what of a detection is explained unless `--backprop-array` says so.
     `no_sign` says why negative values of the map do not mean that something speaks against; empty where they do.
     """

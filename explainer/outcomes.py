@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from explainer.boxes import Box
 from explainer.explanation import FALSE_ALARM, HIT, Detection
+from explainer.files.labels import Box
 
 OVERLAP_OF_A_HIT = 0.5
 

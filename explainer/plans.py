@@ -9,7 +9,7 @@ from explainer.kinds import TARGETS
 from explainer.looks import Group, Plan, Question, Scale, View
 from explainer.methods import Method
 from explainer.network import Level, Recording
-from explainer.options import Settings
+from explainer.settings import Settings
 from explainer.subjects import Subjects
 from explainer.targets import classes_target
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from explainer.answers import Maps
 from explainer.explanation import DetectionExplanation
-from explainer.maps import keep_hottest, only_in_box, pixels_in_box
-from explainer.options import Settings
+from explainer.maps.heatmaps import keep_hottest, only_in_box, pixels_in_box
+from explainer.settings import Settings
 
 
 def renormalise(

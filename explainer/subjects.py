@@ -14,15 +14,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from explainer.boxes import Box
 from explainer.cells import row_ranges
 from explainer.detecting import detect
 from explainer.explanation import GIVEN, MISS, Detection
-from explainer.maps import Letterbox
+from explainer.files.labels import Box
+from explainer.maps.heatmaps import Letterbox
 from explainer.network import Network, Recording
-from explainer.options import Settings
 from explainer.outcomes import OVERLAP_OF_A_HIT, judge
 from explainer.scores import iou, match, values
+from explainer.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from explainer.loading.repair import is_head
+from explainer.checkpoints.repair import is_head
 from models.backend import DetectMultiBackend
 from models.detections import Detections
 from utils.augmentations import letterbox

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from explainer.loading.checkpoint import load_model
-from explainer.loading.repair import is_head
+from explainer.checkpoints.checkpoint import load_model
+from explainer.checkpoints.repair import is_head
 from utils.base.downloads import attempt_download
 
 INPLACE_ACTIVATIONS = (nn.Hardswish, nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.SiLU)

@@ -12,9 +12,9 @@ import val
 from data.scripts.evidence.composing import compose
 from data.scripts.evidence.rendering import CLASSES, render
 from data.scripts.prove_evidence import prove
-from explainer.defaults import DEMO_COMMAND, demo_hint, weights_and_source
+from explainer.command.options import build_options, weights_and_source
+from explainer.detectors.weights import DEMO_COMMAND, demo_hint
 from explainer.explainer import main, parse_opt
-from explainer.options import build_options
 from models.experimental import attempt_load
 
 PROVEN_ON = 24

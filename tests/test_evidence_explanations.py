@@ -14,9 +14,9 @@ import torch
 from evidence_demo import WEIGHTS, demo_scenes, matched
 
 from explainer.detecting import prepare
+from explainer.evaluation.faithfulness import Perturbation
 from explainer.explain import Explainer
 from explainer.network import borrowed
-from explainer.perturbing import Perturbation
 from models.experimental import attempt_load
 
 LAYER = 4

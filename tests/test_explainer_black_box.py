@@ -18,8 +18,8 @@ from explainer.masks import grid_masks
 from explainer.methods import METHODS, needs_layers
 from explainer.network import Recording
 from explainer.object_targets import BoxesTarget
-from explainer.options import Settings
 from explainer.running_sums import Sums, mean_kept, reliability, significant_slopes
+from explainer.settings import Settings
 from explainer.similarity import similarities, similarity_target
 
 PICTURE = picture(64, 96)

@@ -7,13 +7,13 @@ import torch
 from plain_scores import score_of
 from scenes import confident_detector, picture
 
-from explainer.cams import widened
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.formulas import space_map, strongest
 from explainer.items import ITEMS
+from explainer.maps.heatmaps import widened
 from explainer.object_evidence import region
-from explainer.options import Settings
+from explainer.settings import Settings
 
 PICTURE = picture(64, 96)
 SETTINGS = {"conf_thres": 0.05, "imgsz": 96, "max_det": 8}

@@ -10,8 +10,8 @@ from explainer.detecting import detect, prepare
 from explainer.gradients import DenseHead, SparseHead, head_gradients, layer_gradients
 from explainer.heads import CellHead, Target, WholeHead
 from explainer.network import Network, borrowed
-from explainer.options import Settings
 from explainer.scores import log_score_slopes, log_scores, match
+from explainer.settings import Settings
 
 ITEMS = [("class",), ("confidence",), ("class_confidence",), ("x_center", "width"), ("y_center", "height")]
 

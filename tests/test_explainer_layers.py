@@ -11,8 +11,8 @@ from explainer.explain import Explainer
 from explainer.layers import layers_by_level
 from explainer.methods import METHODS, PLACES
 from explainer.network import Network
-from explainer.options import Settings
 from explainer.places import RULES, at_head, at_neck
+from explainer.settings import Settings
 from models.yolo import DetectionModel
 
 

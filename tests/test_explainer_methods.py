@@ -17,7 +17,7 @@ from explainer.explain import Explainer
 from explainer.formulas import kernel_projection
 from explainer.methods import METHODS, canonical_method
 from explainer.network import Network, borrowed
-from explainer.options import Settings
+from explainer.settings import Settings
 
 # The network's input is the picture itself: no letterbox lies between the library's map and ours.
 PICTURE = picture(64, 96)

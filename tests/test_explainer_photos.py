@@ -8,7 +8,7 @@ from explainer.explain import Explainer
 
 @pytest.fixture(scope="module")
 def model(assets):
-    from explainer.loading.weights import open_model
+    from explainer.detectors.weights import open_model
 
     return open_model(assets / "weights/yolov5n.pt", device="cpu")
 

@@ -10,13 +10,13 @@ import torch
 from plain_scores import RawPredictions, plain_iou, plain_match
 from scenes import confident_detector, picture, save_checkpoint
 
-from explainer.boxes import Box
+from explainer.command.options import Options
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.explainer import main, parse_opt, run
-from explainer.maps import Letterbox
+from explainer.files.labels import Box
+from explainer.maps.heatmaps import Letterbox
 from explainer.methods import METHODS
-from explainer.options import Options
 from explainer.subjects import to_input
 from utils.general import scale_boxes, xywh2xyxy
 

@@ -7,13 +7,13 @@ import torch
 from plain_scores import RawPredictions, score_of
 from scenes import confident_detector, picture
 
-from explainer.drawing import Style
+from explainer.command.options import Options
 from explainer.errors import UsageError
 from explainer.explain import Explainer
-from explainer.maps import Letterbox
+from explainer.maps.heatmaps import Letterbox, for_and_against, keep_strongest, signed_map_of
 from explainer.methods import METHODS
-from explainer.options import Options, Settings
-from explainer.signed import keep_strongest, signed_map_of, strongest
+from explainer.pictures.drawing import Style
+from explainer.settings import Settings
 
 PICTURE = picture(64, 96)
 SETTINGS = {"conf_thres": 0.05, "imgsz": 96}
@@ -83,12 +83,12 @@ def test_the_maps_of_layers_are_scaled_before_they_are_averaged():
 
 def test_a_map_of_nothing_has_no_sign_and_no_scale():
     assert not signed_map_of([np.zeros((2, 2), np.float32)], WHOLE).any()
-    assert strongest([], (3, 4)).shape == (3, 4)
+    assert for_and_against([], (3, 4)).shape == (3, 4)
 
 
 def test_maps_together_say_the_most_for_plus_the_most_against():
     maps = [np.float32([[1, 0.5, -0.2]]), np.float32([[0.5, -0.5, -0.4]])]
-    np.testing.assert_allclose(strongest(maps, (1, 3)), [[1, 0, -0.4]])
+    np.testing.assert_allclose(for_and_against(maps, (1, 3)), [[1, 0, -0.4]])
 
 
 def test_the_strongest_pixels_are_kept_whatever_their_sign():

@@ -1,7 +1,10 @@
-"""Figures for the heatmaps of an image's detections, by all that takes part. It touches no files."""
+"""Figures for the heatmaps of an image's detections, by all that takes part: the methods, and a blob that explains nothing.
+
+It touches no files.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -9,17 +12,17 @@ from torch import Tensor, nn
 
 from explainer.black_box import batch_size
 from explainer.detecting import detect, prepare
-from explainer.evaluation.contenders import Answer, ByExplainer, Contender, GaussianBox
-from explainer.evaluation.imputing import road
-from explainer.evaluation.locating import Place, location_figures, places_of
-from explainer.evaluation.metering import Cost, Meter
-from explainer.evaluation.options import Evaluation
-from explainer.evaluation.randomising import Sanity, shuffled_copies
-from explainer.explanation import Detection
-from explainer.labels import Label
-from explainer.metrics import area_under, confidence_drop
+from explainer.evaluation.cost import Cost, Meter
+from explainer.evaluation.faithfulness import Curves, Perturbation, Protocol, road
+from explainer.evaluation.location import Location, location_figures, locations_of
+from explainer.evaluation.options import GAUSSIAN, Evaluation
+from explainer.evaluation.sanity import Sanity, shuffled_copies
+from explainer.explain import Explainer
+from explainer.explanation import Detection, DetectionExplanation
+from explainer.files.labels import Label
+from explainer.maps.measures import area_under, confidence_drop, gaussian_in_box
 from explainer.network import Network, borrowed
-from explainer.perturbing import Curves, Perturbation, Protocol
+from explainer.settings import Settings
 
 # A method and a layer, as tables name them.
 Name = tuple[str, str]
@@ -28,22 +31,69 @@ Row = dict[str, object]
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a contender says about some detections of an image.
+
+    heatmaps   one for each, float32 (H, W) in 0..1 at the size of the image
+    layers     where each was read, for the table
+    explained  the explanations themselves, where there are any
+    shared_by  how many detections were explained at once, and share the cost
+    """
+
+    heatmaps: list[np.ndarray]
+    layers: list[str]
+    shared_by: int
+    explained: list[DetectionExplanation] = field(default_factory=list)
+
+
+class ByExplainer:
+    """One method of the explainer, as it is set."""
+
+    def __init__(self, network: Network, layer: str, settings: Settings):
+        self.explainer = Explainer(network, **vars(settings))
+        self.method, self.layer = settings.method, layer
+
+    def __call__(self, image_rgb: np.ndarray, detections: Sequence[Detection]) -> Answer:
+        """Return the heatmaps of an image's detections."""
+        explanation = self.explainer(image_rgb)
+        by_row = {entry.detection.row: entry for entry in explanation.detections}
+        entries = [by_row[found.row] for found in detections]
+        return Answer(
+            [entry.heatmap for entry in entries], [" ".join(entry.layers) for entry in entries], len(by_row), entries
+        )
+
+
+class GaussianBox:
+    """A Gaussian on the detected box: what is known before anything is explained."""
+
+    method, layer = GAUSSIAN, ""
+
+    def __call__(self, image_rgb: np.ndarray, detections: Sequence[Detection]) -> Answer:
+        """Return the heatmaps of an image's detections."""
+        maps = [gaussian_in_box(found.xyxy, image_rgb.shape[:2]) for found in detections]
+        return Answer(maps, [""] * len(maps), len(maps))
+
+
+Contender = ByExplainer | GaussianBox
+
+
+@dataclass(frozen=True)
 class Scene:
     """One image under evaluation.
 
-    raw     (N, 5 + classes) raw predictions
-    places  where the evaluated detections lie
+    raw        (N, 5 + classes) raw predictions
+    locations  where the evaluated detections lie
     """
 
     image_rgb: np.ndarray
     raw: Tensor
-    places: list[Place]
+    locations: list[Location]
     perturbation: Perturbation
 
     @property
     def detections(self) -> list[Detection]:
         """The detections that are evaluated."""
-        return [place.detection for place in self.places]
+        return [each.detection for each in self.locations]
 
 
 class Evaluator:
@@ -72,7 +122,7 @@ class Evaluator:
             return
         with borrowed(self.network):
             scene = self._scene(image_rgb, labels)
-            for contender in wanted if scene.places else ():
+            for contender in wanted if scene.locations else ():
                 with self.meter.measuring() as cost:
                     answer = contender(image_rgb, scene.detections)
                 yield self._rows(contender, scene, answer, cost)
@@ -96,7 +146,7 @@ class Evaluator:
         protocol = Protocol(options.deletion, options.steps, at_once, options.seed)
         rows = [detection.row for detection in chosen]
         perturbation = Perturbation(self._predict, image, letterbox, rows, protocol)
-        return Scene(image_rgb, recording.raw, places_of(chosen, labels, image_rgb.shape[:2]), perturbation)
+        return Scene(image_rgb, recording.raw, locations_of(chosen, labels, image_rgb.shape[:2]), perturbation)
 
     def _predict(self, images: Tensor) -> Tensor:
         """Return the raw predictions of masked images, as precise as the options want them."""
@@ -114,15 +164,15 @@ class Evaluator:
         common = {"method": contender.method, "layer": contender.layer} | cost_figures(cost, answer.shared_by)
         scores = self._scores(contender, scene, answer)
         return [
-            common | identity(place.detection) | {"read": layers} | location_figures(heatmap, place) | figures
-            for place, layers, heatmap, figures in zip(
-                scene.places, answer.layers, answer.heatmaps, scores, strict=True
+            common | identity(location) | {"read": layers} | location_figures(heatmap, location) | figures
+            for location, layers, heatmap, figures in zip(
+                scene.locations, answer.layers, answer.heatmaps, scores, strict=True
             )
         ]
 
     def _scores(self, contender: Contender, scene: Scene, answer: Answer) -> list[Row]:
         """Return the figures of each heatmap that need masked passes, or further explanations."""
-        perturbation, each = scene.perturbation, range(len(scene.places))
+        perturbation, each = scene.perturbation, range(len(scene.locations))
         rows = [
             curve_figures(curves) | shown_figures(shown)
             for curves, shown in zip(
@@ -147,20 +197,9 @@ def has_area(detection: Detection) -> bool:
     return bool(x2 > x1 and y2 > y1)
 
 
-def identity(detection: Detection) -> Row:
+def identity(location: Location) -> Row:
     """Return which detection a row is about."""
-    x1, y1, x2, y2 = detection.xyxy.tolist()
-    return {
-        "row": detection.row,
-        "class": detection.class_index,
-        "name": detection.name,
-        "confidence": detection.confidence,
-        "x1": x1,
-        "y1": y1,
-        "x2": x2,
-        "y2": y2,
-        "stride": detection.stride,
-    }
+    return {"row": location.detection.row} | location.detection.columns()
 
 
 def cost_figures(cost: Cost, shared_by: int) -> Row:

@@ -4,77 +4,113 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
+from typing import ClassVar
 
 from explainer.errors import UsageError, unknown
 from explainer.methods import FUSIONS, METHODS, canonical_method
-from explainer.options import Settings, as_tuple, fraction, option, whole_number
+from explainer.settings import Settings, as_tuple, check_fraction, check_whole_number, option
 
 ROOT = Path(__file__).resolve().parents[2]
 DELETIONS = ("zero", "grey", "blur")
 # The method that stands for no method at all; it is part of every evaluation.
 RANDOM = "RandomCAM"
+# What takes part in every evaluation, too: a Gaussian on the box, known before anything is explained.
+GAUSSIAN = "GaussianBox"
 # In place of the names of all methods.
 EVERY = "all"
 # Targets that --backprop-array has no part in: the method knows what it explains.
 ITS_OWN_QUESTION = ("finer", "similarity")
 
 
-def as_in_settings(name: str):
+def as_in_settings(name: str, *, group: str):
     """Return the dataclass field of an option that is one of the explainer's settings, too."""
     entry = next(entry for entry in fields(Settings) if entry.name == name)
-    return field(default=entry.default, metadata=entry.metadata)
+    return field(default=entry.default, metadata={**entry.metadata, "group": group})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One run of the command. Checked when built; names are stored in their canonical spelling."""
 
-    weights: str | tuple = option(ROOT / "yolov5s.pt", "checkpoint, or several for an ensemble", nargs="+")
+    GROUPS: ClassVar = ("model and data", "method", "measuring", "black box", "output")
+
+    weights: str | tuple = option(
+        ROOT / "yolov5s.pt", "checkpoint, or several for an ensemble", group="model and data", nargs="+", metavar="FILE"
+    )
     data: str = option(
         ROOT / "data/coco128.yaml",
         "dataset YAML, or a folder, a .txt list or a single image; labels beside them are used",
+        group="model and data",
     )
     method: str | tuple = option(
         ("GradCAM", "LayerCAM"),
-        "what is evaluated, not case-sensitive: all, or " + ", ".join(METHODS),
+        f"what is evaluated, not case-sensitive: all, or {', '.join(METHODS)}",
+        group="method",
         nargs="+",
         metavar="NAME",
     )
     layer: str | tuple = option(
         "auto",
-        "where the methods read, each by itself: auto, -2, 13, a module name; with commas several that are fused: 4,13",
+        "where the methods read, each by itself: auto, -2, 13, a module name, or a place; with commas several that are "
+        "fused: 4,13",
+        group="method",
         nargs="+",
     )
     fuse: str | tuple = option(
-        "auto", f"how fused layers become one map, each by itself: auto, {', '.join(FUSIONS)}", nargs="+"
+        "auto",
+        f"how fused layers become one map, each by itself: auto, {', '.join(FUSIONS)}",
+        group="method",
+        nargs="+",
+        metavar="WAY",
     )
-    backprop_array: str | tuple = as_in_settings("backprop_array")
-    imgsz: int | tuple = as_in_settings("imgsz")
-    conf_thres: float = as_in_settings("conf_thres")
-    iou_thres: float = as_in_settings("iou_thres")
-    masks: int | None = as_in_settings("masks")
-    grid: int | None = as_in_settings("grid")
-    mask_p: float = as_in_settings("mask_p")
-    baseline: str = as_in_settings("baseline")
-    fraction: float = option(1.0, "share of the images, drawn by seed", type=float)
-    max_det_per_image: int = option(10, "detections of an image at most, drawn by seed", type=int)
-    steps: int = option(20, "equal parts in which pixels are deleted and inserted", type=int)
-    deletion: str = option("zero", f"what deleted pixels become: {', '.join(DELETIONS)}")
+    backprop_array: str | tuple = as_in_settings("backprop_array", group="method")
+    imgsz: int | tuple = as_in_settings("imgsz", group="model and data")
+    conf_thres: float = as_in_settings("conf_thres", group="model and data")
+    iou_thres: float = as_in_settings("iou_thres", group="model and data")
+    masks: int | None = as_in_settings("masks", group="black box")
+    grid: int | None = as_in_settings("grid", group="black box")
+    mask_p: float = as_in_settings("mask_p", group="black box")
+    baseline: str = as_in_settings("baseline", group="black box")
+    fraction: float = option(
+        1.0, "share of the images, drawn by seed", group="model and data", type=float, metavar="SHARE"
+    )
+    max_det_per_image: int = option(
+        10, "detections of an image at most, drawn by seed", group="model and data", type=int, metavar="N"
+    )
+    steps: int = option(
+        20, "equal parts in which pixels are deleted and inserted", group="measuring", type=int, metavar="N"
+    )
+    deletion: str = option(
+        "zero", f"what deleted pixels become: {', '.join(DELETIONS)}", group="measuring", metavar="NAME"
+    )
     half: bool = option(
         False,
         "masked passes in half precision, bfloat16 on a CPU: nearly twice as fast, and figures differ by about 0.005",
+        group="measuring",
     )
-    road: bool = option(False, "also ROAD, which imputes removed pixels (slow)")
-    sanity: bool = option(False, "also compare with maps of shuffled weights, and of the second class (slow)")
-    seed: int = option(0, "of all that is drawn at random", type=int)
-    batch_size: int | None = option(None, "images in one pass (default: by device)", type=int)
-    device: str = option("", "cuda device, such as 0, or cpu")
-    project: str = option(ROOT / "runs/evaluate", "folder that holds the results of all runs")
-    name: str = option("exp", "folder of this run below the project")
-    exist_ok: bool = option(False, "write into an existing folder instead of a new one with a number")
-    resume: str | None = option(None, "folder of a run that was stopped: go on with its options", metavar="FOLDER")
-    nosave: bool = option(False, "tables alone: no plots, no pictures of the best and the worst")
-    trust: bool = option(False, "unpickle the checkpoint fully; it can then run code: only for files you made yourself")
+    road: bool = option(False, "also ROAD, which imputes removed pixels (slow)", group="measuring")
+    sanity: bool = option(
+        False, "also compare with maps of shuffled weights, and of the second class (slow)", group="measuring"
+    )
+    seed: int = option(0, "of all that is drawn at random", group="measuring", type=int, metavar="N")
+    batch_size: int | None = option(
+        None, "images in one pass (default: by device)", group="measuring", type=int, metavar="N"
+    )
+    device: str = option("", "cuda device, such as 0, or cpu", group="model and data")
+    project: str = option(
+        ROOT / "runs/evaluate", "folder that holds the results of all runs", group="output", metavar="FOLDER"
+    )
+    name: str = option("exp", "folder of this run below the project", group="output")
+    exist_ok: bool = option(False, "write into an existing folder instead of a new one with a number", group="output")
+    resume: str | None = option(
+        None, "folder of a run that was stopped: go on with its options", group="output", metavar="FOLDER"
+    )
+    nosave: bool = option(False, "tables alone: no plots, no pictures of the best and the worst", group="output")
+    trust: bool = option(
+        False,
+        "unpickle the checkpoint fully; it can then run code: only for files you made yourself",
+        group="model and data",
+    )
 
     def __post_init__(self):
         set_field = object.__setattr__  # the class is frozen; this is the one place that writes
@@ -82,16 +118,16 @@ class Evaluation:
         set_field(self, "method", tuple(dict.fromkeys(map(canonical_method, given))))
         set_field(self, "layer", tuple(dict.fromkeys(map(str, as_tuple(self.layer)))))
         set_field(self, "fuse", tuple(dict.fromkeys(as_tuple(self.fuse))))
-        fraction("fraction", self.fraction)
+        check_fraction("fraction", self.fraction)
         for entry in as_tuple(self.weights):
             if not isinstance(entry, (str, Path)):
                 raise UsageError(
                     f"--weights takes paths, so that a run can be gone on with; given: {type(entry).__name__}"
                 )
         for name, least in (("max-det-per-image", 1), ("steps", 2), ("seed", 0)):
-            whole_number(name, getattr(self, name.replace("-", "_")), at_least=least)
+            check_whole_number(name, getattr(self, name.replace("-", "_")), at_least=least)
         if self.batch_size is not None:
-            whole_number("batch-size", self.batch_size, at_least=1)
+            check_whole_number("batch-size", self.batch_size, at_least=1)
         if self.deletion not in DELETIONS:
             raise unknown("--deletion", self.deletion, DELETIONS)
         if not self.method or not self.layer or not self.fuse:

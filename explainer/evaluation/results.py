@@ -13,13 +13,13 @@ import numpy as np
 from explainer.errors import UsageError
 from explainer.evaluation.figures import FIGURES
 from explainer.evaluation.options import Evaluation
-from explainer.results import write_picture
+from explainer.files.results import write_picture
 
 IDENTITY = ("image", "row", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride", "method", "layer", "read")
 CURVES = ("deletion_curve", "insertion_curve")
 # How many rows an image has by one contender: fewer are there if the run was stopped while it wrote them.
 TOGETHER = "together"
-COLUMNS = (*IDENTITY, *FIGURES, *CURVES, TOGETHER)
+DETECTION_COLUMNS = (*IDENTITY, *FIGURES, *CURVES, TOGETHER)
 TABLE, OPTIONS = "detections.csv", "options.yaml"
 
 
@@ -41,7 +41,7 @@ class EvaluationResults:
             self.finished[row["image"]].add((row["method"], row["layer"]))
         write_rows(self.folder / TABLE, kept)
         self._table = (self.folder / TABLE).open("a", newline="", encoding="utf-8")
-        self._rows = csv.DictWriter(self._table, COLUMNS)
+        self._rows = csv.DictWriter(self._table, DETECTION_COLUMNS)
         return self
 
     def __exit__(self, *error) -> None:
@@ -98,7 +98,7 @@ def write_rows(path: Path, rows: list[dict]) -> None:
     """Write a table of these rows in place of the one that is there, which stays until the new one is complete."""
     beside = path.with_suffix(".new")
     with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, DETECTION_COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     beside.replace(path)

@@ -15,7 +15,7 @@ from tiny_data import make_dataset
 from tiny_models import tiny_spec
 
 import train
-from explainer.loading.checkpoint import read_checkpoint
+from explainer.checkpoints.checkpoint import read_checkpoint
 from models.loading import attempt_load
 from utils.training.checkpoints import strip_optimizer
 from utils.training.options import TrainOptions

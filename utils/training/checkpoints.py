@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from explainer.loading.checkpoint import read_checkpoint
+from explainer.checkpoints.checkpoint import read_checkpoint
 from utils.base.logger import LOGGER
 from utils.base.paths import ROOT, naming_failed_writes
 from utils.training.model_ema import ModelEMA, de_parallel
@@ -71,7 +71,7 @@ def git_state() -> dict[str, str | None]:
 
 def _ask_git(question: tuple[str, ...]) -> str | None:
     try:
-        answer = subprocess.run(["git", *question], cwd=ROOT, capture_output=True, text=True, check=True)
+        answer = subprocess.run(["git", *question], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return answer.stdout.strip() or None

@@ -1,0 +1,204 @@
+"""Read a pickle as data: it can build what a model file consists of, and can call nothing else.
+
+A pickle is a program for a small stack machine, and the reader in the standard library lets that program call any function
+that Python can import. `DataUnpickler` keeps the machine and takes the functions away:
+
+- a name in the file is looked up in a fixed table, never imported by its path; it yields data or a `Recipe`;
+- a call goes to a recipe or is refused, so no class's `__init__`, no module's `forward` and no bound method can be reached;
+- modules are made empty, by class, and then filled: only classes that are in this tree or in torch.nn;
+- entries and state go into plain containers and modules, never into a class or a function;
+- a module's methods stay what they are, and its hooks are left out.
+"""
+
+import argparse
+import importlib
+import pickle
+import sys
+import types
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, BinaryIO, ClassVar
+
+import torch
+from torch import nn
+
+from explainer.checkpoints.allowed import (
+    RECIPES,
+    NumpyArray,
+    NumpyType,
+    Recipe,
+    RefusedError,
+    RefusedNameError,
+    recipe_for_module,
+)
+
+TREE_MODULES = ("models.common", "models.yolo", "models.experimental", "utils.activations")
+# The two open files, and AutoShape addresses on the network too.
+NOT_DATA = frozenset({"AutoShape", "DetectMultiBackend"})
+# One class under two names: checkpoints up to v6.1 say Model.
+ALIASES = {"Model": "DetectionModel", "DetectionModel": "Model"}
+
+STORAGE_DTYPES = {
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "BoolStorage": torch.bool,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "ShortStorage": torch.int16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "UntypedStorage": torch.uint8,
+}
+
+
+class DataUnpickler(pickle._Unpickler):
+    """The stack machine with the rules of this module.
+
+    It is the implementation in Python: the one in C has no place where calls can be looked at.
+    """
+
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file: BinaryIO, load_storage: Callable[[Any], Any] | None = None):
+        """Read from `file`; `load_storage` turns a persistent id into a flat tensor."""
+        super().__init__(file, encoding="utf-8")
+        self._load_storage = load_storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the recipe or the data that the file calls `module`.`name`; raise RefusedNameError for the rest."""
+        if self.proto < 3:
+            module, name = todays_name(module, name)
+        if (module, name) in RECIPES:
+            return RECIPES[module, name]
+        if module in ("torch", "torch.storage") and name in STORAGE_DTYPES:
+            return STORAGE_DTYPES[name]
+        # Not getattr: looking up a missing attribute makes torch import things.
+        if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
+            return vars(torch)[name]
+        cls = find_module_class(module, name)
+        if cls is None:
+            raise RefusedNameError(module, name)
+        return recipe_for_module(cls)
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return the storage that the file refers to."""
+        if self._load_storage is None:
+            raise RefusedError("refers to a storage where none can be")
+        return self._load_storage(pid)
+
+    def load_call(self) -> None:
+        """Call a recipe: for the two opcodes that apply a callable to arguments."""
+        arguments, recipe = self.stack.pop(), self.stack.pop()
+        if type(recipe) is not Recipe:
+            raise RefusedError(f"calls a {type(recipe).__name__}")
+        self.append(recipe.make(*arguments))
+
+    def load_state(self) -> None:
+        """Fill the object on top of the stack."""
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, (NumpyType, NumpyArray)):
+            target.__setstate__(state)
+            return
+        if type(state) is not dict:
+            raise RefusedError(f"gives a {type(target).__name__} a state that is no dictionary")
+        if isinstance(target, nn.Module):
+            check_module_state(target, state)
+            target.__setstate__(without_hooks(state))
+        elif isinstance(target, argparse.Namespace) or (
+            isinstance(target, OrderedDict) and set(state) == {"_metadata"}
+        ):
+            vars(target).update(state)
+        else:
+            raise RefusedError(f"sets the state of a {type(target).__name__}")
+
+    def load_refused(self) -> None:
+        """Refuse opcodes that no checkpoint needs."""
+        raise RefusedError("uses an opcode that no checkpoint needs")
+
+    dispatch.update(dict.fromkeys([pickle.REDUCE[0], pickle.NEWOBJ[0]], load_call))
+    dispatch[pickle.BUILD[0]] = load_state
+    REFUSED: ClassVar = (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4)
+    dispatch.update(dict.fromkeys([opcode[0] for opcode in REFUSED], load_refused))
+
+
+def _filling(opcode: bytes, kind: type, find_target: Callable[[DataUnpickler], Any]) -> Callable[[DataUnpickler], None]:
+    """Return the handler of an opcode that fills a container, for real ones only: others may call theirs `append`."""
+    fill = pickle._Unpickler.dispatch[opcode[0]]
+
+    def fill_checked(self: DataUnpickler) -> None:
+        target = find_target(self)
+        if not isinstance(target, kind):
+            raise RefusedError(f"adds entries to a {type(target).__name__}")
+        fill(self)
+
+    return fill_checked
+
+
+def _below_mark(machine: DataUnpickler) -> Any:
+    return machine.metastack[-1][-1]
+
+
+DataUnpickler.dispatch.update(
+    {
+        pickle.APPEND[0]: _filling(pickle.APPEND, list, lambda machine: machine.stack[-2]),
+        pickle.APPENDS[0]: _filling(pickle.APPENDS, list, _below_mark),
+        pickle.SETITEM[0]: _filling(pickle.SETITEM, dict, lambda machine: machine.stack[-3]),
+        pickle.SETITEMS[0]: _filling(pickle.SETITEMS, dict, _below_mark),
+        pickle.ADDITEMS[0]: _filling(pickle.ADDITEMS, set, _below_mark),
+    }
+)
+
+
+def check_module_state(module: nn.Module, state: dict[str, Any]) -> None:
+    """Refuse a state that would replace a method of the module, or has no place for submodules and tensors."""
+    if not all(isinstance(state.get(name), dict) for name in ("_modules", "_parameters", "_buffers")):
+        raise RefusedError(f"gives a {type(module).__name__} no tables of submodules and tensors")
+    for name, value in state.items():
+        is_own_method = name == "forward" and getattr(value, "__self__", None) is module
+        if callable(value) and hasattr(type(module), name) and not is_own_method:
+            raise RefusedError(f"replaces {type(module).__name__}.{name}")
+
+
+def without_hooks(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a module with its tables of hooks empty: a file brings no code, so it has none to call."""
+    return {key: OrderedDict() if key.endswith("_hooks") else value for key, value in state.items()}
+
+
+def todays_name(module: str, name: str) -> tuple[str, str]:
+    """Return the name that a global has today: pickles of protocol 2, which torch writes, use those of Python 2."""
+    return NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+
+
+def find_module_class(module: str, name: str) -> type[nn.Module] | None:
+    """Return the class of torch.nn or of this tree that a checkpoint calls `module`.`name`; None where there is none."""
+    if module.startswith("torch.nn.modules."):
+        # Never imported by the name in the file: what torch has is there already.
+        return _module_class(sys.modules.get(module), name, module)
+    if source := tree_module(module):
+        candidates = (_module_class(source, each, ("models.", "utils.")) for each in (name, ALIASES.get(name)))
+        return next((cls for cls in candidates if cls), None)
+    if module == "__main__" or module.startswith("models."):
+        # A block of one's own, which was defined somewhere else at the time of training.
+        return _module_class(tree_module("models.common"), name, "models.")
+    return None
+
+
+def tree_module(name: str) -> types.ModuleType | None:
+    """Return a module of the tree by its name in TREE_MODULES; None for any other name, which is not imported.
+
+    It is imported when a file asks for one of its classes, not before: the reader lies below the tree, and works without it.
+    """
+    return importlib.import_module(name) if name in TREE_MODULES else None
+
+
+def _module_class(source: Any, name: str | None, origin: str | tuple[str, ...]) -> type[nn.Module] | None:
+    """Return `name` of the Python module `source` if it is an nn.Module class that a module under `origin` defines."""
+    cls = vars(source).get(name) if source else None
+    if not isinstance(cls, type) or not issubclass(cls, nn.Module) or name in NOT_DATA:
+        return None
+    return cls if cls.__module__.startswith(origin) else None

@@ -1,0 +1,159 @@
+"""What a run says: one line per image as detect.py does, why a map is empty, what is suspect, and how it ended."""
+
+from bisect import insort
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from explainer.command.running import Tally, log_end
+from explainer.explanation import FALSE_ALARM, GIVEN, HIT, MISS, Detection
+from explainer.files.sources import Frame
+from explainer.pictures.overlays import detection_tile, tile_sheet
+from explainer.pictures.sheets import Tile
+from utils.general import LOGGER
+
+PLURALS = {HIT: "hits", FALSE_ALARM: "false alarms", MISS: "misses", GIVEN: "given boxes"}
+
+
+@dataclass(frozen=True, order=True)
+class Suspect:
+    """One detection: the share of its heatmap inside its box, what is said about it, and its picture."""
+
+    energy_in_box: float
+    line: str = field(compare=False)
+    tile: Tile = field(compare=False)
+
+
+class Suspects:
+    """Keeps the `count` detections with the least of their heatmap inside their box, the most suspect first.
+
+    Where the evidence lies most outside, a model may have learnt the background.
+    """
+
+    def __init__(self, count: int):
+        self.count = count
+        self.kept: list[Suspect] = []
+
+    def add(self, frame: Frame, answer, rows: Iterable[dict[str, object]]) -> None:
+        """Look at the detections of one image; `rows` are those of the answer's table."""
+        explained = [(each, entry) for each in answer.explanations for entry in each.detections]
+        known = (row for row in rows if "class" in row)
+        for (explanation, entry), row in zip(explained, known, strict=True):
+            if entry.detection.was_found and self._counts(row["energy_in_box"]):
+                insort(self.kept, suspect(frame, explanation, entry, row))
+                del self.kept[self.count :]
+
+    def _counts(self, energy: float | None) -> bool:
+        """Return whether a detection is among the most suspect ones so far; one without a heatmap is not."""
+        return energy is not None and (
+            len(self.kept) < self.count or (self.kept and energy < self.kept[-1].energy_in_box)
+        )
+
+    @property
+    def sheet(self) -> np.ndarray:
+        """Their pictures side by side, RGB uint8 (H, W, 3)."""
+        return tile_sheet([entry.tile for entry in self.kept])
+
+
+def suspect(frame: Frame, explanation, entry, row: dict[str, object]) -> Suspect:
+    """Return a detection as a suspect."""
+    energy, found = row["energy_in_box"], entry.detection
+    peak = "peak inside" if row["peak_in_box"] else "peak outside"
+    figures = f"{energy:.0%} of the evidence in the box, {row['enrichment']:.1f} times chance, {peak}"
+    number = f" frame {frame.number}" if frame.number else ""
+    model = f"{explanation.model}: " if explanation.model else ""
+    line = f"{frame.path}{number}: {model}{found.name} {found.confidence:.2f}, {explanation.method}: {figures}"
+    title = f"{energy:.0%} in the box: {model}{found.name} {found.confidence:.2f}, {Path(frame.path).name}{number}"
+    heatmap = entry.heatmap_at(explanation.image_rgb.shape[:2])
+    return Suspect(energy, line, detection_tile(explanation.image_rgb, heatmap, found, title))
+
+
+@dataclass
+class Findings(Tally):
+    """What a run has done and found so far: also the last picture, what became of detections by model, and suspects.
+
+    saving  seconds spent on drawing and writing
+    """
+
+    image_rgb: np.ndarray | None = None
+    saving: float = 0.0
+    outcomes: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
+    suspects: Suspects = field(default_factory=lambda: Suspects(0))
+
+    def add(self, answer, seconds: float) -> None:
+        """Count one image that was explained within so many seconds."""
+        self.done += 1
+        self.seconds += seconds
+        for model, found in answer.found.items():
+            self.outcomes[model].update(detection.outcome for detection in found)
+
+
+def log_frame(frame, answer, seconds: float, verbose: bool) -> None:
+    """Log one line per image as detect.py does, why a map is empty, and each detection where it is asked for."""
+    found = "; ".join(of_model(model, found_in_words(entries)) for model, entries in answer.found.items())
+    height, width = answer.image_rgb.shape[:2]
+    LOGGER.info(f"{frame.caption}{height}x{width} {found}, {seconds * 1e3:.1f}ms")
+    for note in answer.notes:
+        LOGGER.info(f"  {frame.path.name}: {note}")
+    if verbose:
+        for explanation in answer.explanations:
+            log_detections(explanation)
+
+
+def log_detections(answer) -> None:
+    """Log one line per detection of one answer."""
+    for entry in answer.detections:
+        read = f"layer {' '.join(entry.layers)}, {answer.method} score {entry.score:.4g}"
+        LOGGER.info(f"  {of_model(answer.model, entry.title)}, {read}{'; ' * bool(entry.note)}{entry.note}")
+
+
+def of_model(model: str, text: str) -> str:
+    """Return a text about a model after its name, where it has one because there are several."""
+    return f"{model}: {text}" if model else text
+
+
+def log_suspects(suspects: Suspects) -> None:
+    """Log the detections whose evidence lies most outside their box, the most suspect first."""
+    for entry in suspects.kept:
+        LOGGER.info(f"Suspect: {entry.line}")
+
+
+def log_closing(findings: Findings, folder: Path, judged: bool) -> None:
+    """Log where the results are, how long an image took and, if they were judged, what became of the detections."""
+    if judged:
+        for model, outcomes in findings.outcomes.items():
+            LOGGER.info(f"Labels: {of_model(model, judged_in_words(outcomes))}")
+    if findings.done:
+        explaining, saving = (1e3 * seconds / findings.done for seconds in (findings.seconds, findings.saving))
+        LOGGER.info(f"Speed: {explaining:.1f}ms explain, {saving:.1f}ms draw and save per image")
+    log_end(findings, folder)
+
+
+def found_in_words(detections: Iterable[Detection]) -> str:
+    """Return what was found in an image and, where its labels are known, what became of it: '2 dogs (1 hit, ...)'."""
+    detections = list(detections)
+    counts = Counter(found.name for found in detections if found.was_found)
+    names = ", ".join(several(count, name) for name, count in counts.items()) or "(no detections)"
+    outcomes = Counter(found.outcome for found in detections if found.outcome)
+    if outcomes[GIVEN]:
+        return counted(outcomes[GIVEN], GIVEN)
+    return f"{names} ({judged_in_words(outcomes)})" if outcomes else names
+
+
+def several(count: int, name: str) -> str:
+    """Return so many of a class in words."""
+    return f"{count} {name}" if count == 1 or name.endswith("s") else f"{count} {name}s"
+
+
+def judged_in_words(outcomes: Mapping[str, int]) -> str:
+    """Return how many detections and labels came to what, such as '3 hits, 0 false alarms, 1 miss'."""
+    return ", ".join(counted(outcomes.get(outcome, 0), outcome) for outcome in (HIT, FALSE_ALARM, MISS))
+
+
+def counted(count: int, outcome: str) -> str:
+    """Return so many of an outcome in words."""
+    word = {GIVEN: "given box"}.get(outcome, outcome) if count == 1 else PLURALS[outcome]
+    return f"{count} {word}"

@@ -1,0 +1,161 @@
+"""From what the user names as weights to a model that gradients can be taken of, or at least predictions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from explainer.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO_COMMAND = "python explainer/explainer.py"
+# What the backends of this tree and of stock YOLOv5 read besides checkpoints.
+EXPORTS = (".torchscript", ".onnx", ".engine", ".xml", ".pb", ".tflite", ".mlmodel")
+# glibc learns from blocks of up to 32 MiB, in bytes; a little of that is its own.
+LEARNT_FROM = 2**25 - 2**16
+
+
+def check_weights(weights) -> tuple:
+    """Return the weights as a tuple; UsageError for files that cannot hold a model."""
+    entries = tuple(weights) if isinstance(weights, (list, tuple)) else (weights,)
+    for entry in entries:
+        if not isinstance(entry, (str, Path)) or Path(entry).suffix.lower() == ".pt":
+            continue
+        other = f"weights '{entry}' is no .pt checkpoint"
+        if not is_exported(entry):
+            raise UsageError(f"{other} and no exported model; give the .pt file, or one of {', '.join(EXPORTS)}")
+        if len(entries) > 1:
+            raise UsageError(f"{other}, and only those make an ensemble; give one file")
+    return entries
+
+
+def is_exported(entry) -> bool:
+    """Return whether weights name a file of a format that models are exported to."""
+    return isinstance(entry, (str, Path)) and Path(entry).suffix.lower() in EXPORTS
+
+
+def model_names(models: Sequence) -> list[str]:
+    """Return the file name of each model, with as many folders before it as tell them apart; UsageError for one twice.
+
+    A model that is no path, because it is already loaded, is called after its place.
+    """
+    parts = [
+        Path(model).absolute().parts if isinstance(model, (str, Path)) else (f"model {number}",)
+        for number, model in enumerate(models, start=1)
+    ]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = [Path(*entry[-count:]).as_posix() for entry in parts]
+        if len(set(names)) == len(names):
+            return names
+    twice = next(model for model, name in zip(models, names, strict=True) if names.count(name) > 1)
+    raise UsageError(f"--compare names {twice} twice; give each model once")
+
+
+def open_model(
+    weights, *, device: str = "", half: bool = False, data: str | None = None, trust: bool = False, dnn: bool = False
+):
+    """Return a detection model in evaluation mode and on its device; a list of several for an ensemble.
+
+    weights: the path or official name of a .pt checkpoint, or several, or a model that is already loaded, which comes
+    back as it is, or the path of an exported model, which gives a DetectMultiBackend. data: a dataset YAML whose class
+    names replace those of the checkpoint. dnn: run ONNX files by OpenCV.
+    Nothing but an official checkpoint that is not at hand is downloaded. UsageError says what is wrong with a file.
+    """
+    from torch import nn
+
+    entries = check_weights(weights)
+    place = open_device(device) if any(isinstance(entry, (str, Path)) for entry in entries) else None
+    if is_exported(entries[0]):
+        return load_exported(entries[0], device=place, fp16=half, data=data, dnn=dnn)
+    models = [load(entry, place, half, trust) if isinstance(entry, (str, Path)) else entry for entry in entries]
+    if data:
+        for model in models:
+            model.names = class_names_of(data, len(model.names))
+    return models[0] if len(models) == 1 else nn.ModuleList(models)
+
+
+def load(path: str | Path, device, half: bool, trust: bool):
+    """Return the model of one checkpoint, fused; UsageError for a file that is none or is not there."""
+    from explainer.checkpoints.checkpoint import load_model
+    from utils.general import LOGGER
+
+    model = load_model(find_or_download(path), trust=trust).to(device).fuse().eval()
+    if half and device.type == "cpu":
+        LOGGER.warning("WARNING ⚠️ half precision needs a GPU; going on in full precision")
+    return model.half() if half and device.type != "cpu" else model
+
+
+def load_exported(path: str | Path, **how):
+    """Return the backend of an exported model; UsageError for a file that is none, or that cannot be run here."""
+    from models.common import DetectMultiBackend
+
+    # What a stock checkout and this tree raise for formats, files and runtimes that are not there.
+    try:
+        return DetectMultiBackend(str(path), **how).eval()
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise UsageError(f"weights '{path}' cannot be run: {error}") from error
+
+
+def find_or_download(path: str | Path) -> str | Path:
+    """Return the path of a checkpoint that is there, after a download if it has an official name."""
+    from utils.downloads import attempt_download
+
+    if Path(path).exists():
+        return path
+    try:
+        return attempt_download(path)
+    except OSError as error:
+        raise UsageError(f"{error}{demo_hint()}") from error
+
+
+def bundled_demo(root: Path = ROOT) -> tuple[Path, Path] | None:
+    """Return the demo's checkpoint and its folder of scenes; None in a tree that has none."""
+    model, scenes = root / "data/demo/demo.pt", root / "data/demo/images"
+    return (model, scenes) if model.is_file() and scenes.is_dir() else None
+
+
+def demo_hint(root: Path = ROOT) -> str:
+    """Return the end of a message about weights that are not there: how to go on without them, if that is possible."""
+    return f"; the bundled demo needs no download: {DEMO_COMMAND}" if bundled_demo(root) else ""
+
+
+def check_there(weights: tuple) -> None:
+    """Raise UsageError for a checkpoint that is not there; one of an official name is downloaded."""
+    for entry in weights:
+        if isinstance(entry, (str, Path)):
+            find_or_download(entry)
+
+
+def open_device(device: str):
+    """Return the torch device for 'cpu', '0' or ''; UsageError for one that is not there."""
+    from utils.torch_utils import select_device
+
+    # A stock checkout asserts that the device is there; this tree raises ValueError.
+    try:
+        return select_device(device)
+    except (ValueError, AssertionError) as error:
+        raise UsageError(str(error)) from error
+
+
+def class_names_of(data: str, count: int) -> dict[int, str]:
+    """Return the class names that a dataset YAML gives; UsageError unless there are `count`."""
+    import yaml
+
+    try:
+        names = yaml.safe_load(Path(data).read_text(encoding="utf-8"))["names"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UsageError(f"--data '{data}' is no dataset YAML with class names: {error}") from error
+    names = dict(names) if isinstance(names, dict) else dict(enumerate(names))
+    if sorted(names) != list(range(count)):
+        raise UsageError(f"--data '{data}' names {len(names)} classes, and the checkpoint has {count}")
+    return names
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what a pass of the network frees for the next one, up to 64 MiB.
+
+    glibc hands freed memory back to the system once it is more than twice the largest block ever freed (mallopt(3),
+    M_TRIM_THRESHOLD). To get it again, page by page, takes up to as long as the pass of a small network. So a large block is
+    taken, which costs nothing while nobody writes to it, and freed. Other C libraries go on as they are.
+    """
+    import torch
+
+    torch.empty(LEARNT_FROM, dtype=torch.uint8)

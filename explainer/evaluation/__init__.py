@@ -1,1 +1,0 @@
-"""How far explanations can be believed: figures over a data set."""

@@ -1,0 +1,237 @@
+"""Does the score follow the heatmap? Pixels taken away or put back in its order, and what is left of the detections.
+
+Deleted pixels become one colour or a blur; those that ROAD takes away what their neighbours let one expect, so that a hole
+does not tell where it is. Masked images pass through the network in batches.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+from explainer.black_box import GREY, blur
+from explainer.maps.heatmaps import Letterbox
+from explainer.similarity import similarities, similarities_in_image
+from utils.general import xywh2xyxy
+
+# Images (B, 3, h, w) in 0..1 -> raw predictions (B, N, 5 + classes).
+Predict = Callable[[Tensor], Tensor]
+
+# Of the pixels that ROAD takes away.
+SHARES = (0.2, 0.4, 0.6, 0.8)
+# Missing pixels are the unknowns of one linear system, which is solved on a grid with this longer side.
+GRID_SIDE = 160
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What is left of a detection, 1 for the whole image, with 0, 1/steps, ..., 1 of its pixels deleted or inserted."""
+
+    deletion: np.ndarray
+    insertion: np.ndarray
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How pixels are taken away and put back.
+
+    deletion    what a deleted pixel becomes: "zero" (as D-RISE has it), "grey" (the letterbox's) or "blur"; inserted ones
+                replace a blur
+    steps       how many equal parts the pixels are taken in
+    batch_size  images in one pass of the network
+    seed        of the order of pixels that a heatmap does not tell apart
+    """
+
+    deletion: str = "zero"
+    steps: int = 20
+    batch_size: int = 1
+    seed: int = 0
+
+
+class Perturbation:
+    """One image whose pixels are taken away and put back. Its padding is neither counted nor changed.
+
+        perturbation = Perturbation(network.predict, image, letterbox, [found.row for found in detections])
+        curves = perturbation.curves([entry.heatmap for entry in explanation.detections], range(len(detections)))
+
+    predict  gives raw predictions of images
+    image    the network's input (1, 3, h, w) in 0..1
+    rows     the raw predictions of the image that its detections come from, the d-th for detection d
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        image: Tensor,
+        letterbox: Letterbox,
+        rows: Sequence[int],
+        protocol: Protocol = Protocol(),
+    ):
+        self.predict, self.image, self.letterbox, self.protocol = predict, image, letterbox, protocol
+        raw = predict(image)
+        sought = raw[0, list(rows)]
+        self.boxes_xyxy, self.directions = xywh2xyxy(sought[:, :4]), normalize(sought[:, 5:], dim=1)
+        self.clean = self._similarities(raw)[0]
+
+    @cached_property
+    def blurred(self) -> Tensor:
+        """The image with its content blurred."""
+        return self.replaced(blur)
+
+    @cached_property
+    def deleted(self) -> Tensor:
+        """The image with all of its content deleted."""
+        if self.protocol.deletion == "blur":
+            return self.blurred
+        value = GREY if self.protocol.deletion == "grey" else 0.0
+        return self.replaced(lambda content: torch.full_like(content, value))
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """What is left of each detection when everything is deleted, and when everything is blurred, (2, D)."""
+        parts = [self._similarities(self.predict(image)) for image in (self.deleted, self.blurred)]
+        return (torch.cat(parts) / self.clean).cpu().numpy()
+
+    def left(self, images: Iterator[tuple[Tensor, int]]) -> np.ndarray:
+        """Return what is left of a detection, 1 for the whole image, for each image (1, 3, h, w) and detection's index."""
+        parts = []
+        while batch := list(islice(images, self.protocol.batch_size)):
+            tensors, detections = zip(*batch, strict=True)
+            # To copy a single image takes as long as to mask it.
+            raw = self.predict(tensors[0] if len(tensors) == 1 else torch.cat(tensors))
+            for predictions, index in zip(raw, detections, strict=True):
+                own = slice(index, index + 1)
+                found = similarities_in_image(predictions, self.boxes_xyxy[own], self.directions[own])
+                parts.append(found / self.clean[own])
+        return torch.cat(parts).cpu().numpy()
+
+    def _similarities(self, raw: Tensor) -> Tensor:
+        """Return the similarity of each detection with raw predictions (B, N, 5 + classes) of images, (B, D)."""
+        return similarities(raw, self.boxes_xyxy, self.directions)
+
+    def curves(self, maps: Sequence[np.ndarray], detections: Sequence[int]) -> list[Curves]:
+        """Return the curves of heatmaps, float (height, width) of any size over the image's content, and their detections."""
+        left = self.left(self._masked(maps, detections)).reshape(2, len(maps), -1)
+        return [
+            Curves(
+                deletion=np.array([1.0, *deleted, self.ends[0, index]]),
+                insertion=np.array([self.ends[1, index], *inserted, 1.0]),
+            )
+            for index, deleted, inserted in zip(detections, *left, strict=True)
+        ]
+
+    def shown(self, maps: Sequence[np.ndarray], detections: Sequence[int]) -> list[float]:
+        """Return what is left of each detection when the image shows through its own map alone, and is deleted elsewhere."""
+        images = (
+            (torch.lerp(self.deleted, self.image, self._on_input(heatmap).to(self.image.dtype)), index)
+            for heatmap, index in zip(maps, detections, strict=True)
+        )
+        return self.left(images).tolist()
+
+    def _masked(self, maps: Sequence[np.ndarray], detections: Sequence[int]) -> Iterator[tuple[Tensor, int]]:
+        """Yield the images of all maps with pixels deleted, step by step, then those with pixels inserted."""
+        steps = [self.step_of_pixel(heatmap) for heatmap in maps]
+        for start, goal in ((self.image, self.deleted), (self.blurred, self.image)):
+            for step_of_pixel, index in zip(steps, detections, strict=True):
+                for step in range(1, self.protocol.steps):
+                    # By weights of 0 and 1: to choose pixel by pixel takes eight times as long on a CPU.
+                    yield torch.lerp(start, goal, (step_of_pixel <= step).to(start.dtype)), index
+
+    def step_of_pixel(self, heatmap: np.ndarray) -> Tensor:
+        """Return the step, from 1, that changes each pixel of the input (h, w), the hottest first; none for the padding."""
+        steps = self.protocol.steps
+        whole = torch.full(self.letterbox.input_size, steps + 1, dtype=torch.int16, device=self.image.device)
+        order = self.order(heatmap)
+        whole[self.letterbox.content_pixels] = (order * steps // order.numel() + 1).to(torch.int16)
+        return whole
+
+    def order(self, heatmap: np.ndarray) -> Tensor:
+        """Return how many of the content's pixels are hotter, int64 (height, width), for each of them.
+
+        Equal values are taken in a random order, always the same, so that a flat map prefers no place.
+        """
+        flat = self._on_input(heatmap)[self.letterbox.content_pixels].flatten()
+        hottest_first = self._shuffle[descending(flat[self._shuffle]).to(flat.device)]
+        order = torch.empty_like(hottest_first)
+        order[hottest_first] = torch.arange(len(order), device=order.device)
+        return order.view(self.letterbox.content_size)
+
+    def replaced(self, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return a copy of the image (1, 3, h, w) whose content went through `change`; the padding stays."""
+        rows, columns = self.letterbox.content_pixels
+        copy = self.image.clone()
+        copy[:, :, rows, columns] = change(copy[:, :, rows, columns])
+        return copy
+
+    @cached_property
+    def _shuffle(self) -> Tensor:
+        """The content's pixels in a random order."""
+        height, width = self.letterbox.content_size
+        order = torch.randperm(height * width, generator=torch.Generator().manual_seed(self.protocol.seed))
+        return order.to(self.image.device)
+
+    def _on_input(self, heatmap: np.ndarray) -> Tensor:
+        """Return a heatmap of the content as one of the input (h, w), zero in the padding."""
+        import cv2
+
+        height, width = self.letterbox.content_size
+        shrinks = heatmap.shape[0] > height
+        fitted = cv2.resize(heatmap, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        whole = torch.zeros(self.letterbox.input_size, device=self.image.device)
+        whole[self.letterbox.content_pixels] = torch.from_numpy(np.float32(fitted)).to(whole)
+        return whole
+
+
+def descending(values: Tensor) -> Tensor:
+    """Return the indices (N,), int64, that sort values (N,), the largest first, equal ones as they come.
+
+    The bits of a positive float32 are ordered as it is, those of a negative one the other way round. With the index behind
+    them they are integers to be sorted, which takes a fraction of the time of a stable sort.
+    """
+    bits = (values.float().cpu().numpy() + np.float32(0)).view(np.uint32)
+    falling = np.where(bits >> 31, bits, np.uint32(0x7FFFFFFF) - bits)
+    keys = (falling.astype(np.uint64) << np.uint64(32)) | np.arange(len(bits), dtype=np.uint64)
+    keys.sort()
+    return torch.from_numpy((keys & np.uint64(0xFFFFFFFF)).astype(np.int64))
+
+
+def road(perturbation: Perturbation, maps: Sequence[np.ndarray], detections: Sequence[int]) -> list[float]:
+    """Return, for each heatmap and its detection, half of: score without the coldest less score without the hottest pixels.
+
+    The mean over shares of the pixels, which the library's noisy linear imputation replaces; the whole image scores 1.
+    ROAD, https://arxiv.org/abs/2202.00449.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(perturbation.protocol.seed)
+        asked = zip(maps, detections, strict=True)
+        left = perturbation.left((image, index) for heatmap, index in asked for image in imputed(perturbation, heatmap))
+    hottest, coldest = left.reshape(len(maps), 2, len(SHARES)).mean(axis=2).T
+    return ((coldest - hottest) / 2).tolist()
+
+
+def imputed(perturbation: Perturbation, heatmap: np.ndarray) -> Iterator[Tensor]:
+    """Yield the image without its hottest pixels, for each share of them, then without its coldest."""
+    order = perturbation.order(heatmap)
+    for rank in (order, order.numel() - 1 - order):
+        for share in SHARES:
+            missing = rank < share * order.numel()
+            yield perturbation.replaced(lambda content, missing=missing: filled_in(content, missing))
+
+
+def filled_in(content: Tensor, missing: Tensor) -> Tensor:
+    """Return an image (1, 3, h, w) whose missing pixels (h, w) are imputed on a coarser grid; the others stay."""
+    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+
+    height, width = missing.shape
+    scale = min(GRID_SIDE / max(height, width), 1)
+    size = max(round(height * scale), 1), max(round(width * scale), 1)
+    known = interpolate((~missing)[None, None].float(), size, mode="area")[0, 0] >= 0.5
+    coarse = interpolate(content.float(), size, mode="area")[0]
+    filled = NoisyLinearImputer()(coarse.cpu(), known.float().cpu())
+    smooth = interpolate(filled[None], (height, width), mode="bilinear")
+    return torch.where(missing, smooth.to(content), content)

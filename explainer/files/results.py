@@ -1,0 +1,221 @@
+"""What a run leaves on disk: pictures, videos, arrays and the table. The only writer, with that of an evaluation."""
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from explainer.errors import UsageError
+from explainer.files.sources import Frame
+
+WHAT = ("image", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride")
+WHY = ("method", "layer", "item", "score")
+WHERE = ("energy_in_box", "peak_x", "peak_y", "enrichment", "peak_in_box")
+ANSWER_COLUMNS = (*WHAT, *WHY, *WHERE, "frame", "model", "outcome", "note")
+DIGITS = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"confidence": ".5f", "score": ".6g"}
+DIGITS |= {"energy_in_box": ".4f", "enrichment": ".3f"}
+# Suffixes that OpenCV can write; pictures of other formats become .png.
+WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+class Results:
+    """The folder of one run, made when it is entered; leaving it closes the table and the videos."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._taken: set[str] = set()
+        # The image or frame that was last written about, and the names of what lies beside it.
+        self._about: tuple[tuple | None, set[str]] = None, set()
+        self._videos: dict[tuple[Path, int], tuple[Path, object]] = {}
+        self._folders: dict[tuple[Path, int], Path] = {}
+
+    def __enter__(self) -> "Results":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._table = (self.folder / "explanations.csv").open("a", newline="", encoding="utf-8")
+        self._rows = csv.DictWriter(self._table, ANSWER_COLUMNS)
+        if not self._table.tell():
+            self._rows.writeheader()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._table.close()
+        for _, video in self._videos.values():
+            video.release()
+
+    def add_rows(self, frame: Frame, rows: Iterable[dict[str, object]]) -> None:
+        """Write the rows of one image, values by column name; they are on disk when this returns."""
+        common = {"image": str(frame.path), "frame": frame.number or None}
+        self._rows.writerows(common | formatted(row) for row in rows)
+        self._table.flush()
+
+    def save(self, frame: Frame, picture_rgb: np.ndarray) -> Path:
+        """Write the overlay under the image's own name, or append it to the video of its source; return the path."""
+        if frame.number:
+            return self._append(frame, picture_rgb)
+        suffix = frame.path.suffix if frame.path.suffix.lower() in WRITABLE else ".png"
+        path = self.folder / self._free_name(frame.path.stem, suffix)
+        write_picture(path, picture_rgb)
+        return path
+
+    def save_overview(self, name: str, picture_rgb: np.ndarray) -> None:
+        """Write a picture of the whole run as <name>.jpg."""
+        write_picture(self.folder / self._free_name(name, ".jpg"), picture_rgb)
+
+    def save_beside(self, frame: Frame, names: tuple[str, ...], picture_rgb: np.ndarray) -> None:
+        """Write a further picture of an image as <image>/<name>.jpg, or in folders below if there are several names."""
+        write_picture(self._beside(frame, names, ".jpg"), picture_rgb)
+
+    def save_arrays(self, frame: Frame, names: tuple[str, ...], arrays: dict[str, np.ndarray]) -> None:
+        """Write arrays that belong to an image as <image>/<name>.npz."""
+        path = self._beside(frame, names, ".npz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, **arrays)
+
+    def _beside(self, frame: Frame, names: tuple[str, ...], suffix: str) -> Path:
+        """Return the path of something further about an image; that of a frame carries the frame's number."""
+        if self._about[0] != (frame.path, frame.stream, frame.number):
+            self._about = (frame.path, frame.stream, frame.number), set()
+        count = f"_{frame.number}" if frame.number else ""
+        name = free_name("/".join(map(safe_name, names)) + count, suffix, self._about[1])
+        return self._folder_of(frame) / name
+
+    def _free_name(self, stem: str, suffix: str = "") -> str:
+        """Return stem and suffix as the name of a file or folder, with a number if this run has used that name already."""
+        return free_name(stem, suffix, self._taken)
+
+    def _folder_of(self, frame: Frame) -> Path:
+        """Return the folder for further pictures of an image or a video; the same for all frames of one."""
+        origin = frame.path, frame.stream
+        if origin not in self._folders:
+            self._folders[origin] = self.folder / self._free_name(safe_name(frame.path.stem))
+        return self._folders[origin]
+
+    def _append(self, frame: Frame, picture_rgb: np.ndarray) -> Path:
+        """Append a picture to the video of its source and return the path; OSError if that cannot be opened."""
+        origin = frame.path, frame.stream
+        if origin not in self._videos:
+            path = self.folder / self._free_name(safe_name(frame.path.stem), ".mp4")
+            self._videos[origin] = path, open_video(path, frame.fps, picture_rgb.shape)
+        path, video = self._videos[origin]
+        video.write(np.ascontiguousarray(picture_rgb[..., ::-1]))
+        return path
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What was saved of one answer: the rows of its table, its picture, RGB uint8, and where that is, if anywhere."""
+
+    rows: list[dict[str, object]]
+    picture_rgb: np.ndarray
+    path: Path | None
+
+
+def save_answer(
+    results: Results, frame: Frame, answer, *, style, pictures: bool, per_detection: bool, arrays: bool
+) -> Saved:
+    """Write an answer, an `Explanation` or a `Comparison`: its rows in any case, and its pictures and raw maps if wanted.
+
+    style: how pictures are drawn. per_detection: also those of each detection. OSError if something cannot be written.
+    """
+    rows = list(answer.rows())
+    results.add_rows(frame, rows)
+    picture, path = answer.overlay(style), None
+    if pictures:
+        path = results.save(frame, picture)
+        for names, further in answer.further_pictures(style, per_detection):
+            results.save_beside(frame, names, further)
+    if arrays:
+        for names, maps in answer.raw_maps():
+            results.save_arrays(frame, names, maps)
+    return Saved(rows, picture, path)
+
+
+def write_picture(path: Path, picture_rgb: np.ndarray) -> None:
+    """Write an RGB image in the format of its suffix; OSError if that fails."""
+    import cv2
+
+    encoded, data = cv2.imencode(path.suffix, picture_rgb[..., ::-1])
+    if not encoded:
+        raise OSError(f"{path}: no encoder for an image of {picture_rgb.shape}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def open_video(path: Path, fps: float, shape: tuple[int, ...]):
+    """Return OpenCV's writer of an mp4 file for pictures of this shape; OSError if it cannot be opened."""
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (shape[1], shape[0]))
+    if not writer.isOpened():
+        raise OSError(f"{path}: no video can be written there")
+    return writer
+
+
+def free_name(stem: str, suffix: str, taken: set[str]) -> str:
+    """Return stem and suffix as a name that is not taken, with a number if need be, and mark it as taken."""
+    name, count = f"{stem}{suffix}", 1
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}{suffix}"
+    taken.add(name)
+    return name
+
+
+def safe_name(name: str) -> str:
+    """Return a class name or an address as a file name: characters that a file system may refuse become '_'."""
+    return re.sub(r'[\\/:*?"<>|]+', "_", name).strip() or "_"
+
+
+def free_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
+    """Return the folder for a run, project/name with a number if there is one already; UsageError if it cannot be made."""
+    from utils.general import increment_path
+
+    folder = Path(increment_path(Path(project) / name, exist_ok=exist_ok))
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"results cannot be written to {folder}: {existing} is not writable; try --project FOLDER")
+    return folder
+
+
+def formatted(row: dict[str, object]) -> dict[str, object]:
+    """Return a row of the table with its numbers as text of a sensible length; empty cells where nothing is known."""
+    return row | {name: format(row[name], DIGITS[name]) for name in DIGITS if row.get(name) is not None}
+
+
+def raw_arrays(heatmap: np.ndarray, entries: Sequence) -> dict[str, np.ndarray]:
+    """Return the raw maps of an explanation as arrays to keep, by name: in cells of their layers, at half precision.
+
+    Given are the whole heatmap (H, W) and the explanations of the detections.
+
+    heatmap     (H, W) float16, at the original size
+    xyxy        (D, 4) float32 in image pixels; confidence (D,) float32; names (D,)
+    <d>:<layer> (h, w) float16, the map of detection d at a layer over the letterboxed input, divided by its largest
+                magnitude, which is <d>:<layer>:scale
+    """
+    found = [entry.detection for entry in entries]
+    arrays = {
+        "heatmap": heatmap.astype(np.float16),
+        "xyxy": np.float32([box.xyxy for box in found]).reshape(-1, 4),
+        "confidence": np.float32([box.confidence for box in found]),
+        "names": np.array([box.name for box in found], dtype=str),
+    }
+    for index, entry in enumerate(entries):
+        for layer, cam in zip(entry.layers, entry.cams, strict=True):
+            # Gradients are small numbers that half precision alone would round to zero.
+            scale = np.abs(cam).max() or np.float32(1)
+            arrays |= {
+                f"{index}:{layer}": (cam / scale).astype(np.float16),
+                f"{index}:{layer}:scale": np.float32(scale),
+            }
+    return arrays
+
+
+def as_png(picture_rgb: np.ndarray) -> bytes:
+    """Return an RGB image, uint8 (H, W, 3), as the contents of a PNG file."""
+    import cv2
+
+    return cv2.imencode(".png", picture_rgb[..., ::-1])[1].tobytes()

@@ -1,1 +1,0 @@
-"""Checkpoints as data: read safely, repaired, and opened."""

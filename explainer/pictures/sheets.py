@@ -1,0 +1,203 @@
+"""Sheets: small pictures side by side, each with its title, of one image or of several. Arrays in, one RGB array out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, log, sqrt
+
+import numpy as np
+
+from explainer.pictures.drawing import (
+    INK,
+    LIGHT_INK,
+    LINE_HEIGHT,
+    REMARK_SIZE,
+    TITLE_SIZE,
+    Line,
+    Style,
+    draw_boxes,
+    paint,
+    stacked,
+    text_width,
+    wrapped,
+    write,
+)
+
+TILE_PIXELS, LONGEST_SIDE = 100_000, 2000
+# The pictures of a whole sheet take no more pixels together, however many there are.
+SHEET_PIXELS = 16_000_000
+NARROWEST_CELL = 200
+MOST_LABELS = 12
+WIDE_AS_HIGH = 1.5
+MARGIN = 8
+BAR_WIDTH, LOWEST_BAR, HIGHEST_BAR = 16, 60, 300
+PAPER = 255
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture, RGB uint8 (h, w, 3), the title over it, of one line or more, and what must be said in the picture."""
+
+    title: str
+    picture_rgb: np.ndarray
+    remark: str = ""
+
+
+class Miniature:
+    """An image at the size of its tiles on a sheet of `count`, where maps and boxes of the original are drawn on it.
+
+    size   height and width of the tiles
+    bar    the colours of the maps from high to low, for `sheet`; None where the style has none
+    """
+
+    def __init__(self, image_rgb: np.ndarray, count: int, style: Style, has_sign: bool = False):
+        self.size = tile_size(image_rgb.shape[:2], count)
+        self.image_rgb = resized(image_rgb, self.size)
+        self.has_sign, self.style = has_sign, replace(style, line_thickness=2)
+        height, width = image_rgb.shape[:2]
+        self._shrinkage = np.float32([self.size[1] / width, self.size[0] / height] * 2)
+        self.bar = None if style.crop else colour_bar(style, has_sign)
+
+    def with_boxes(self, title: str, detections: Sequence) -> Tile:
+        """Return the small image with boxes given in pixels of the original, which have labels if they are few."""
+        crowded = len(detections) > MOST_LABELS
+        style = replace(self.style, hide_labels=self.style.hide_labels or crowded)
+        return Tile(title, draw_boxes(self.image_rgb, self._shrunk(detections), style))
+
+    def with_map(self, title: str, shown: np.ndarray, detections: Sequence, remark: str) -> Tile:
+        """Return the small image under a map (h, w) of any size, with boxes; with the remark where the map is empty."""
+        painted = paint(self.image_rgb, resized(shown, self.size), self.style, has_sign=self.has_sign)
+        style = replace(self.style, hide_labels=True)
+        return Tile(title, draw_boxes(painted, self._shrunk(detections), style), "" if shown.any() else remark)
+
+    def _shrunk(self, detections: Sequence) -> list:
+        """Return detections with their boxes in pixels of the small image."""
+        return [replace(found, xyxy=found.xyxy * self._shrinkage) for found in detections]
+
+
+def tile_size(image_size: tuple[int, int], count: int) -> tuple[int, int]:
+    """Return the height and width of each of `count` tiles: the shape of the image (height, width), and a like area."""
+    height, width = image_size
+    pixels = min(TILE_PIXELS, SHEET_PIXELS / count)
+    # A narrow picture takes the place of a wider one, for its title.
+    highest = SHEET_PIXELS / count / NARROWEST_CELL
+    scale = min(sqrt(pixels / (height * width)), LONGEST_SIDE / max(height, width), highest / height)
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return an image or a map at another size (height, width)."""
+    import cv2
+
+    if array.shape[:2] == size:
+        return array
+    smaller = array.shape[0] > size[0]
+    return cv2.resize(array, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie on a sheet, in pixels.
+
+    columns  how many tiles are in a row, of `rows` rows
+    tile     height and width of the pictures
+    cell     width of a column; a picture can be narrower than its title
+    heading  height of the title over a picture
+    bar      height of the colour bar, 0 for none, and `bar_text` the width of what is written beside it
+    """
+
+    columns: int
+    rows: int
+    tile: tuple[int, int]
+    cell: int
+    heading: int
+    bar: int
+    bar_text: int
+
+    def corner(self, index: int) -> tuple[int, int]:
+        """Return the left and the top edge of a tile with its texts."""
+        row, column = divmod(index, self.columns)
+        return MARGIN + column * (self.cell + MARGIN), MARGIN + row * (self.heading + self.tile[0] + MARGIN)
+
+    @property
+    def bar_corner(self) -> tuple[int, int]:
+        """Left and top edge of the colour bar."""
+        return self.corner(self.columns - 1)[0] + self.cell + 2 * MARGIN, MARGIN + self.heading
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the sheet: even numbers, as videos need them."""
+        last_row = self.corner(self.columns * (self.rows - 1))[1]
+        left, top = self.bar_corner
+        height = max(last_row + self.heading + self.tile[0], top + self.bar) + MARGIN
+        width = left + (BAR_WIDTH + 4 + self.bar_text + MARGIN if self.bar else -MARGIN)
+        return height + height % 2, width + width % 2
+
+
+def sheet(tiles: Sequence[Tile | None], *, bar: "ColourBar | None" = None, columns: int | None = None) -> np.ndarray:
+    """Return tiles of one size in rows on white, RGB uint8 (H, W, 3); None leaves a place empty.
+
+    bar: that of the tiles' colours, drawn beside them.
+    columns: how many in a row; by default so many that the sheet is somewhat wider than high.
+    """
+    height, width = next(tile.picture_rgb.shape[:2] for tile in tiles if tile)
+    cell = max(width, NARROWEST_CELL)
+    titles = [title_lines(tile, cell) if tile else [] for tile in tiles]
+    heading = LINE_HEIGHT * max(map(len, titles))
+    columns = columns or best_columns(len(tiles), cell, heading + height)
+    bar_height = min(max(height, LOWEST_BAR), HIGHEST_BAR) if bar else 0
+    bar_text = max(text_width(end, TITLE_SIZE) for end in (bar.high, bar.low)) if bar else 0
+    layout = Layout(columns, ceil(len(tiles) / columns), (height, width), cell, heading, bar_height, bar_text)
+    page, written = np.full((*layout.size, 3), PAPER, np.uint8), []
+    for index, (tile, lines) in enumerate(zip(tiles, titles, strict=True)):
+        left, top = layout.corner(index)
+        written += stacked(lines, left, top)
+        if tile:
+            page[top + heading : top + heading + height, left : left + width] = tile.picture_rgb
+            written += stacked(remark_lines(tile, cell), left, top + heading)
+    return write(page, written + (draw_colour_bar(page, layout, bar) if bar else []))
+
+
+def best_columns(count: int, width: int, height: int) -> int:
+    """Return how many of `count` cells to put in a row, so that the shape is pleasant and few places stay empty."""
+
+    def awkwardness(columns: int) -> float:
+        rows = ceil(count / columns)
+        empty = rows * columns - count
+        return abs(log(columns * width / (rows * height) / WIDE_AS_HIGH)) + empty / count
+
+    return min(range(1, count + 1), key=awkwardness)
+
+
+@dataclass(frozen=True)
+class ColourBar:
+    """The colours of a map from high to low, RGB uint8 (h, w, 3), and what its two ends mean."""
+
+    colours_rgb: np.ndarray
+    high: str
+    low: str
+
+
+def colour_bar(style: Style, has_sign: bool) -> ColourBar:
+    """Return the colours of heatmaps from 1 to 0, or of maps with a sign from 1 to -1, as they look over white."""
+    heat = np.linspace(1, -1 if has_sign else 0, HIGHEST_BAR, dtype=np.float32)[:, None].repeat(BAR_WIDTH, axis=1)
+    white = np.full((*heat.shape, 3), PAPER, np.uint8)
+    high, low = ("for", "against") if has_sign else ("1", "0")
+    return ColourBar(paint(white, heat, style, has_sign=has_sign), high, low)
+
+
+def draw_colour_bar(page: np.ndarray, layout: Layout, bar: ColourBar) -> list[Line]:
+    """Draw the colours beside the tiles, and return what to write at their ends."""
+    left, top = layout.bar_corner
+    bottom, right = top + layout.bar, left + BAR_WIDTH
+    page[top:bottom, left:right] = resized(bar.colours_rgb, (layout.bar, BAR_WIDTH))
+    return [Line(bar.high, left=right + 4, top=top), Line(bar.low, left=right + 4, top=bottom - LINE_HEIGHT)]
+
+
+def title_lines(tile: Tile, width: int) -> list[Line]:
+    """Return the title of a tile as lines that are no wider than `width` pixels."""
+    return [Line(text) for line in tile.title.splitlines() for text in wrapped(line, width, TITLE_SIZE)]
+
+
+def remark_lines(tile: Tile, width: int) -> list[Line]:
+    """Return the remark of a tile as light lines on dark, which can be read on any picture."""
+    return [Line(text, size=REMARK_SIZE, ink=LIGHT_INK, paper=INK) for text in wrapped(tile.remark, width, REMARK_SIZE)]

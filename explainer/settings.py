@@ -1,0 +1,315 @@
+"""What is explained and how: names, defaults, help texts and checks, written once, and which combinations make sense.
+
+The command line, `run()` and `Explainer` all read `Settings`. A setting that the method has no use for is a `UsageError`
+with the reason in one line.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+
+from explainer.detectors.weights import is_exported
+from explainer.errors import UsageError, unknown
+from explainer.items import ITEM_ALIASES, ITEMS, canonical_item
+from explainer.methods import BASELINES, FUSIONS, METHODS, PLACES, canonical_method, needs_layers, predictions_alone
+
+
+def option(default, text: str, *, group: str, **argument):
+    """Return a dataclass field that carries its own command-line argument; `argument` goes to `add_argument`.
+
+    group: the heading that --help lists it under.
+    """
+    return field(default=default, metadata={"help": text, "group": group, **argument})
+
+
+def as_tuple(value) -> tuple:
+    """Return `value` as a tuple: one thing becomes a tuple of one, None an empty one."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, (list, tuple, set, range)) else (value,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is to be explained, and how. Checked when built; names are stored in their canonical spelling."""
+
+    method: str = option(
+        "GradCAM",
+        f"how the map is computed, not case-sensitive: {', '.join(METHODS)}",
+        group="method",
+        metavar="NAME",
+    )
+    layer: str | int | tuple = option(
+        "auto",
+        "auto (the best for the method), an index such as -2 or 17, a module name such as model.23.cv3.act, several of "
+        f"these (their maps are averaged), or one of the places listed below: {', '.join(PLACES)}",
+        group="method",
+        nargs="+",
+    )
+    fuse: str = option(
+        "auto",
+        f"how the maps of several layers become one: {', '.join(FUSIONS)}, or auto: the method's own way",
+        group="method",
+        metavar="WAY",
+    )
+    backprop_array: str | tuple = option(
+        "auto",
+        f"what of a detection is explained: {', '.join(ITEMS)} ({', '.join(ITEM_ALIASES)} for short), or auto: the class, "
+        + ", ".join(f"for {name} {' '.join(way.items)}" for name, way in METHODS.items() if way.items != ("class",)),
+        group="question",
+        nargs="+",
+        metavar="ITEM",
+    )
+    class_names: str | tuple | None = option(
+        None, "explain only these classes: cat dog", group="question", nargs="+", metavar="NAME"
+    )
+    classes: int | tuple | None = option(
+        None, "detect only these class indices: 0 15 16", group="question", nargs="+", type=int, metavar="INDEX"
+    )
+    backward_per_class: bool = option(
+        False, "one map per class, each scaled to its own peak, and a picture of each", group="question"
+    )
+    use_old_target_method: bool = option(
+        False, "score = sum of all raw probabilities of the chosen classes, not the detections", group="question"
+    )
+    imgsz: int | tuple = option(
+        640,
+        "inference size in pixels: one side, or height and width",
+        group="model and source",
+        nargs="+",
+        type=int,
+        metavar="PIXELS",
+    )
+    conf_thres: float = option(
+        0.25, "confidence that a detection needs, 0..1", group="model and source", type=float, metavar="SHARE"
+    )
+    iou_thres: float = option(
+        0.45,
+        "overlap above which non-maximum suppression drops a box, 0..1",
+        group="model and source",
+        type=float,
+        metavar="SHARE",
+    )
+    max_det: int = option(1000, "detections per image at most", group="model and source", type=int, metavar="N")
+    eigen_smooth: bool = option(
+        False, "less noise: the first principal component of a map's channels, not their sum", group="method"
+    )
+    aug_smooth: bool = option(
+        False, "less noise: the mean over six views, mirrored or not, darker or brighter (6x slower)", group="method"
+    )
+    keep_only_topk: float = option(
+        100,
+        "only the hottest so many percent of the pixels keep their value",
+        group="picture",
+        type=float,
+        metavar="PERCENT",
+    )
+    renormalize: bool = option(
+        False, "scale each detection's map inside its box to 0..1, and blank it outside", group="picture"
+    )
+    masks: int | None = option(
+        None, "masked passes at most (default: by method)", group="black box", type=int, metavar="N"
+    )
+    grid: int | None = option(
+        None,
+        "cells of a random mask, along the longer side (default: by method)",
+        group="black box",
+        type=int,
+        metavar="N",
+    )
+    mask_p: float = option(
+        0.5, "share of the picture that a random mask keeps, on average", group="black box", type=float, metavar="SHARE"
+    )
+    baseline: str = option(
+        "grey",
+        f"what a mask shows where it keeps nothing: {', '.join(BASELINES)}",
+        group="black box",
+        metavar="NAME",
+    )
+    seed: int = option(0, "seed of the random masks", group="black box", type=int, metavar="N")
+    signed: bool = option(False, "show also what speaks against: red for, blue against", group="question")
+    scales: bool = option(False, "also a map of what comes from each scale of the head, side by side", group="question")
+
+    def __post_init__(self):
+        set_field = object.__setattr__  # the class is frozen; this is the one place that writes
+        set_field(self, "method", canonical_method(self.method))
+        set_field(self, "layer", tuple(self._layer(entry) for entry in as_tuple(self.layer)) or ("auto",))
+        set_field(self, "backprop_array", self._items())
+        set_field(self, "class_names", as_tuple(self.class_names))
+        set_field(self, "classes", as_tuple(self.classes))
+        set_field(self, "imgsz", self._height_and_width())
+        check_fraction("conf-thres", self.conf_thres)
+        check_fraction("iou-thres", self.iou_thres)
+        check_whole_number("max-det", self.max_det, at_least=1)
+        if not self.backprop_array:
+            raise unknown("item", "", ITEMS)
+        if self.fuse not in ("auto", *FUSIONS):
+            raise unknown("fusion", self.fuse, ("auto", *FUSIONS))
+        self._check_masks()
+        alone = next((entry for entry in self.layer if entry in ("auto", *PLACES)), None)
+        if len(self.layer) > 1 and alone:
+            raise UsageError(f"--layer {alone} stands alone; given: {' '.join(map(str, self.layer))}")
+        if not isinstance(self.keep_only_topk, Real) or not 0 < self.keep_only_topk <= 100:
+            raise UsageError(f"--keep-only-topk {self.keep_only_topk} is no percentage; try --keep-only-topk 10")
+        check_combination(self)
+
+    def _check_masks(self) -> None:
+        """Raise UsageError where the random masks cannot be as they were asked for."""
+        for name, value, least in (("masks", self.masks, 1), ("grid", self.grid, 2), ("seed", self.seed, 0)):
+            if value is not None:
+                check_whole_number(name, value, at_least=least)
+        if not isinstance(self.mask_p, Real) or not 0 < self.mask_p < 1:
+            raise UsageError(f"--mask-p {self.mask_p} does not lie between 0 and 1; try --mask-p 0.5")
+        if self.baseline not in BASELINES:
+            raise unknown("baseline", self.baseline, BASELINES)
+
+    def _items(self) -> tuple[str, ...]:
+        """Return what of a detection is explained, each item once."""
+        given = as_tuple(self.backprop_array)
+        return METHODS[self.method].items if given == ("auto",) else tuple(dict.fromkeys(map(canonical_item, given)))
+
+    @staticmethod
+    def _layer(entry: str | int) -> str | int:
+        """Return an index as an integer and a name as it is."""
+        if isinstance(entry, Integral) and not isinstance(entry, bool):
+            return int(entry)
+        if not isinstance(entry, str) or not entry.strip():
+            raise UsageError(f"--layer {entry!r} is neither an index, a module name nor auto; try --layer -2")
+        name = entry.strip()
+        return int(name) if name.lstrip("+-").isdecimal() else name
+
+    def _height_and_width(self) -> tuple[int, int]:
+        """Return `imgsz` as (height, width)."""
+        sides = as_tuple(self.imgsz)
+        if len(sides) not in (1, 2):
+            raise UsageError(f"--imgsz takes one side, or height and width; given: {' '.join(map(str, sides))}")
+        for side in sides:
+            check_whole_number("imgsz", side, at_least=32)
+        return sides * 2 if len(sides) == 1 else sides
+
+
+def variants(settings: dict, each_layer: bool) -> list[Settings]:
+    """Return the settings of each map: one entry for each method and, with `each_layer`, for each layer by itself.
+
+    settings: keywords of Settings, of which method may be several. UsageError as Settings raises it.
+    """
+    methods = tuple(dict.fromkeys(map(canonical_method, as_tuple(settings.get("method", Settings.method)))))
+    layers = tuple(dict.fromkeys(as_tuple(settings.get("layer", Settings.layer))))
+    if not methods:
+        raise unknown("method", "", METHODS)
+    if each_layer and len(layers) < 2:
+        raise UsageError("--each-layer shows several layers side by side; name them: --layer 17 20 23 --each-layer")
+    if each_layer and settings.get("fuse", "auto") != "auto":
+        raise UsageError(f"--each-layer shows each layer by itself; leave it or --fuse {settings['fuse']} out")
+    ways = [(method, layer) for method in methods for layer in (layers if each_layer else [layers])]
+    return [Settings(**settings | {"method": method, "layer": layer}) for method, layer in ways]
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Raise UsageError unless `value` lies in 0..1."""
+    if not isinstance(value, Real) or not 0 <= value <= 1:
+        raise UsageError(f"--{name} {value} is outside 0..1; try --{name} 0.25")
+
+
+def check_whole_number(name: str, value: int, at_least: int) -> None:
+    """Raise UsageError unless `value` is an integer of at least `at_least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
+        raise UsageError(f"--{name} {value} is not a whole number of at least {at_least}")
+
+
+def check_combination(settings) -> None:
+    """Raise UsageError where the method of some Settings cannot do what other settings ask for."""
+    name, method = settings.method, METHODS[settings.method]
+    if method.reads == "biases" and settings.layer != ("auto",):
+        raise UsageError(f"{name} reads all layers that have a bias; leave --layer out")
+    if method.project and settings.eigen_smooth:
+        raise UsageError(
+            f"--eigen-smooth does not apply to {name}, which has a way of its own to make a map of channels; leave it out"
+        )
+    if method.reads == "predictions":
+        check_black_box(settings)
+    if method.merge == "sum" and settings.fuse != "auto":
+        raise UsageError(f"{name} adds its layers up; leave --fuse {settings.fuse} out")
+    if method.target == "finer":
+        check_comparison(settings)
+    if method.target in {"items", "boxes"} and settings.use_old_target_method:
+        raise UsageError(f"{name} explains single detections; leave --use-old-target-method out")
+    if settings.signed:
+        check_sign(settings)
+    if settings.signed and settings.renormalize:
+        raise UsageError("--renormalize scales what speaks for inside each box; leave it or --signed out")
+
+
+def check_black_box(settings) -> None:
+    """Raise UsageError where layers, or parts of a prediction, are asked for that a black-box method does not look at."""
+    name = settings.method
+    if settings.layer != ("auto",):
+        raise UsageError(
+            f"{name} reads no layer, only predictions; leave --layer {' '.join(map(str, settings.layer))} out"
+        )
+    if settings.fuse != "auto":
+        raise UsageError(f"{name} reads no layers that could be fused; leave --fuse {settings.fuse} out")
+    if settings.eigen_smooth:
+        raise UsageError(f"{name} has no channels to smooth over; leave --eigen-smooth out")
+    if settings.backprop_array != ("class",):
+        items = " ".join(settings.backprop_array)
+        raise UsageError(f"{name} explains box, class and confidence together; leave --backprop-array {items} out")
+    if settings.use_old_target_method:
+        raise UsageError(f"{name} explains single detections; leave --use-old-target-method out")
+
+
+def check_comparison(settings) -> None:
+    """Raise UsageError where something else than the class of a detection is to be compared."""
+    if settings.backprop_array != ("class",):
+        items = " ".join(settings.backprop_array)
+        raise UsageError(f"{settings.method} compares classes; leave --backprop-array {items} out")
+    if settings.use_old_target_method:
+        raise UsageError(f"{settings.method} compares classes of one detection; leave --use-old-target-method out")
+
+
+def check_sign(settings) -> None:
+    """Raise UsageError where a map does not tell what speaks against from what speaks for."""
+    name, method = settings.method, METHODS[settings.method]
+    if method.no_sign:
+        known = ", ".join(known for known, entry in METHODS.items() if not entry.no_sign)
+        raise UsageError(
+            f"--signed does not apply to {name}: {method.no_sign}; methods whose maps have a sign: {known}"
+        )
+    if settings.eigen_smooth:
+        raise UsageError(
+            "--eigen-smooth shows a principal component, whose sign is arbitrary; leave it or --signed out"
+        )
+    if settings.fuse in {"max", "product"}:
+        raise UsageError(f"--fuse {settings.fuse} takes what speaks for, without what speaks against; leave it out")
+    if settings.aug_smooth:
+        raise UsageError("--aug-smooth averages what speaks for, without what speaks against; leave it or --signed out")
+
+
+def check_given(settings, boxes, labels) -> None:
+    """Raise UsageError where boxes or labels, None where there are none, contradict each other or the settings."""
+    given = [name for name, entries in (("boxes", boxes), ("labels", labels)) if entries is not None]
+    if len(given) == 2:
+        raise UsageError(
+            "--boxes explains the given boxes alone, --labels judges the detections; leave one of them out"
+        )
+    if given and settings.use_old_target_method:
+        raise UsageError(
+            f"--use-old-target-method explains the sum of all predictions, not single boxes; leave it or --{given[0]} out"
+        )
+    if boxes is not None and (settings.class_names or settings.classes):
+        chosen = "class-names" if settings.class_names else "classes"
+        raise UsageError(f"--boxes says the class of each box itself; leave --{chosen} out")
+
+
+def check_layers_there(weights: tuple, methods: Iterable[str]) -> None:
+    """Raise UsageError where weights are an exported model, which gives predictions alone, and a method reads layers."""
+    for entry in filter(is_exported, weights):
+        for method in filter(needs_layers, methods):
+            what = f"weights '{entry}' is no .pt checkpoint: an exported model"
+            raise UsageError(predictions_alone(what, method))
+
+
+def check_classes(settings, names: dict[int, str]) -> None:
+    """Raise UsageError where the method needs another class to compare with and the model has none."""
+    if METHODS[settings.method].target == "finer" and len(names) < 2:
+        raise UsageError(f"{settings.method} compares classes, and the model has only one; try --method GradCAM")

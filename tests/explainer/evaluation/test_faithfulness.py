@@ -1,0 +1,129 @@
+"""Masked passes: what they change in an image, and what they find left of a detection."""
+
+import numpy as np
+import pytest
+import torch
+from scenes import confident_detector, picture
+
+from explainer.detecting import prepare
+from explainer.evaluation.faithfulness import GREY, Perturbation, Protocol, descending, filled_in
+from explainer.maps.heatmaps import Letterbox
+from explainer.network import Network, borrowed
+from explainer.similarity import similarities
+
+# A picture of 8x12 pixels with two rows of padding above and below.
+PLACE = Letterbox(image_size=(8, 12), input_size=(12, 12), content_size=(8, 12), top=2, left=0)
+
+
+def brightness_of_the_left_half(images):
+    """Stand in for a detector that is as sure of one box as the left half of the content is bright."""
+    objectness = images[:, :, 2:10, :6].mean(dim=(1, 2, 3))
+    rows = torch.tensor([[[3.0, 6, 6, 8, 0, 1, 0]]]).repeat(len(images), 1, 1)
+    rows[:, 0, 4] = objectness
+    return rows
+
+
+def white(**protocol):
+    image = torch.full((1, 3, 12, 12), GREY)
+    image[:, :, 2:10] = 1
+    return Perturbation(brightness_of_the_left_half, image, PLACE, [0], Protocol(**protocol))
+
+
+def left_is_hot():
+    return np.float32(np.arange(12) < 6) * np.ones((8, 1), np.float32)
+
+
+def test_the_hottest_pixels_go_first_and_the_padding_never():
+    step = white(steps=4).step_of_pixel(np.arange(96, dtype=np.float32).reshape(8, 12))
+    assert (step[:2] == 5).all()
+    assert (step[10:] == 5).all()
+    assert step[2:10].flatten().tolist() == [4] * 24 + [3] * 24 + [2] * 24 + [1] * 24
+
+
+def test_a_flat_map_prefers_no_place_and_is_taken_in_the_same_order_each_time():
+    step = white(steps=2).step_of_pixel(np.zeros((8, 12), np.float32))
+    assert (step == white(steps=2).step_of_pixel(np.zeros((8, 12), np.float32))).all()
+    assert (step != white(steps=2, seed=1).step_of_pixel(np.zeros((8, 12), np.float32))).any()
+    assert 12 < (step[2:10, :6] == 1).sum() < 36
+
+
+def test_deletion_of_all_that_matters_in_the_first_half_of_the_steps():
+    (curves,) = white(steps=4, deletion="zero").curves([left_is_hot()], [0])
+    assert curves.deletion == pytest.approx([1, 0.5, 0, 0, 0])
+
+
+def test_deleted_pixels_become_what_was_asked_for():
+    assert white(deletion="grey").ends[0] == pytest.approx([GREY])
+    assert white(deletion="zero").ends[0] == pytest.approx([0])
+    assert white(deletion="blur").ends[0] == pytest.approx([1])
+
+
+def test_insertion_starts_from_a_blur_and_ends_with_the_image():
+    perturbation = white(steps=4)
+    perturbation.image = torch.cat([torch.ones(1, 3, 12, 6), torch.zeros(1, 3, 12, 6)], dim=3)
+    (curves,) = perturbation.curves([left_is_hot()], [0])
+    start = float(perturbation.blurred[:, :, 2:10, :6].mean())
+    assert start < 0.9
+    assert curves.insertion == pytest.approx([start, (1 + start) / 2, 1, 1, 1], abs=0.05)
+
+
+def test_only_the_evidence_shows_through():
+    perturbation = white(deletion="zero")
+    assert perturbation.shown([left_is_hot(), 0.25 * left_is_hot()], [0, 0]) == pytest.approx([1, 0.25])
+
+
+def test_curves_of_many_maps_are_those_of_each_alone_whatever_the_batch():
+    network = Network(confident_detector())
+    with borrowed(network):
+        image, place = prepare(picture(50, 75), (96, 96), network)
+        maps = list(np.random.default_rng(0).random((3, 50, 75), dtype=np.float32))
+        together = Perturbation(network.predict, image, place, [7, 300], Protocol(steps=5, batch_size=7))
+        alone = Perturbation(network.predict, image, place, [7, 300], Protocol(steps=5, batch_size=1))
+        found = together.curves(maps, [0, 1, 0])
+        expected = [alone.curves([heatmap], [which])[0] for heatmap, which in zip(maps, [0, 1, 0], strict=True)]
+    for one, other in zip(found, expected, strict=True):
+        assert one.deletion == pytest.approx(other.deletion, abs=1e-5)
+        assert one.insertion == pytest.approx(other.insertion, abs=1e-5)
+        assert one.deletion[0] == one.insertion[-1] == 1
+
+
+def test_the_whole_image_counts_as_one():
+    network = Network(confident_detector())
+    with borrowed(network):
+        image, place = prepare(picture(50, 75), (96, 96), network)
+        perturbation = Perturbation(network.predict, image, place, [7, 300])
+        assert perturbation.left(iter([(image, 0), (image, 1)])) == pytest.approx([1, 1])
+
+
+def test_what_is_left_is_overlap_times_cosine_times_objectness_of_the_best_prediction():
+    sought = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[1.0, 0]])
+    same = (5, 5, 10, 10, 0.5, 0.6, 0.8)
+    half_beside = (10, 5, 10, 10, 0.9, 1, 0)
+    assert similarities(torch.tensor([[same]]), *sought).tolist() == [[pytest.approx(0.5 * 0.6)]]
+    assert similarities(torch.tensor([[half_beside]]), *sought).tolist() == [[pytest.approx(0.9 / 3)]]
+    assert similarities(torch.tensor([[same, half_beside]]), *sought).tolist() == [[pytest.approx(0.3)]]
+
+
+def test_the_whole_image_gives_at_least_the_objectness_that_a_detection_has():
+    network = Network(confident_detector())
+    with borrowed(network):
+        image, place = prepare(picture(50, 75), (96, 96), network)
+        rows = [7, 300, 900]
+        found = Perturbation(network.predict, image, place, rows).clean
+        assert (found >= network.predict(image)[0, rows, 4] - 1e-6).all()
+
+
+def test_values_are_sorted_from_the_largest_and_equal_ones_as_they_come():
+    values = torch.from_numpy(np.random.default_rng(0).integers(-20, 50, 1000).astype(np.float32) / 50)
+    values[::7] = -0.0
+    assert (descending(values) == (values + 0.0).argsort(descending=True, stable=True)).all()
+
+
+def test_imputed_pixels_follow_their_neighbours_and_the_others_stay():
+    ramp = torch.arange(40.0)[None, None, None].expand(1, 3, 20, 40) / 40
+    missing = torch.zeros(20, 40, dtype=torch.bool)
+    missing[:, 10:20] = True
+    filled = filled_in(ramp, missing)
+    assert (filled[..., ~missing] == ramp[..., ~missing]).all()
+    assert (filled - ramp).abs().max() < 0.15
+    assert not (filled[..., missing] == ramp[..., missing]).all()

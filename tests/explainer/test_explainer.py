@@ -1,0 +1,375 @@
+"""The command from end to end on a tiny checkpoint: what it writes, and what it says about bad input."""
+
+import csv
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from scenes import confident_detector, picture, save_checkpoint
+
+from explainer.errors import UnreadableImageError, UsageError
+from explainer.explainer import main, parse_opt, run
+from explainer.files.sources import Source
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pt", confident_detector())
+
+
+@pytest.fixture
+def command(weights, tmp_path):
+    """Run the command on a source and return (exit code, folder of results)."""
+
+    def call(source, *arguments):
+        common = ["--weights", weights, "--imgsz", "96", "--conf-thres", "0.05", "--project", str(tmp_path / "out")]
+        return main(parse_opt([*common, "--source", str(source), *arguments])), tmp_path / "out" / "exp"
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    return folder
+
+
+def save(path, image_rgb, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image_rgb).save(path, **options)
+    return path
+
+
+def read(path):
+    return cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def rows_of(folder):
+    with (folder / "explanations.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_overlay_of_the_original_size_and_a_row_per_detection_are_written(command, photos):
+    save(photos / "one.png", picture(50, 75))
+    code, folder = command(photos)
+    assert code == 0
+    assert read(folder / "one.png").shape == (50, 75, 3)
+    rows = rows_of(folder)
+    assert len(rows) > 2
+    for row in rows:
+        assert row["image"] == str(photos / "one.png")
+        assert row["name"] in ("ant", "bee", "cat")
+        assert 0 <= float(row["x1"]) <= float(row["x2"]) <= 75
+        assert 0 <= float(row["y1"]) <= float(row["y2"]) <= 50
+        assert row["layer"] == {"4": "model.7", "8": "model.4"}[row["stride"]]
+        assert (row["method"], row["item"]) == ("GradCAM", "class")
+        assert float(row["score"]) < 0
+        assert row["note"] or 0 <= float(row["energy_in_box"]) <= 1
+
+
+def test_the_rows_come_with_the_columns_in_a_fixed_order(command, photos):
+    save(photos / "one.png", picture())
+    _, folder = command(photos)
+    header = (folder / "explanations.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header.startswith(
+        "image,class,name,confidence,x1,y1,x2,y2,stride,method,layer,item,score,energy_in_box,peak_x,peak_y"
+    )
+
+
+def test_run_returns_the_last_overlay_as_rgb(weights, photos, tmp_path):
+    blue = np.zeros((40, 60, 3), np.uint8)
+    blue[..., 2] = 200
+    save(photos / "blue.png", blue)
+    image = run(weights=weights, source=str(photos), imgsz=96, conf_thres=0.999, project=str(tmp_path / "out"))
+    assert image.dtype == np.uint8
+    assert (image == blue).all()
+    assert (read(tmp_path / "out/exp/blue.png") == blue).all()
+
+
+def test_without_a_detection_the_picture_stays_and_the_table_and_the_log_say_why(command, photos, capsys):
+    save(photos / "one.png", picture())
+    code, folder = command(photos, "--conf-thres", "0.999")
+    assert code == 0
+    assert "one.png: no detection above confidence 0.999" in capsys.readouterr().err
+    assert (read(folder / "one.png") == picture()).all()
+    assert [row["note"] for row in rows_of(folder)] == ["no detection above confidence 0.999"]
+
+
+def test_a_run_with_a_model_that_is_already_loaded_gives_the_same_picture(weights, photos, tmp_path):
+    save(photos / "one.png", picture())
+    options = {"source": str(photos), "imgsz": 96, "conf_thres": 0.05, "project": str(tmp_path / "out")}
+    from models.backend import DetectMultiBackend
+
+    loaded = run(weights=DetectMultiBackend(weights), **options)
+    assert (loaded == run(weights=weights, **options)).all()
+
+
+def test_each_class_gets_its_own_picture_when_asked_for(command, photos):
+    save(photos / "one.png", picture())
+    _, folder = command(photos, "--backward-per-class")
+    names = {row["name"] for row in rows_of(folder)}
+    assert len(names) > 1
+    assert {path.stem for path in (folder / "one").iterdir()} == names
+
+
+def test_each_detection_gets_its_own_picture_and_the_image_a_contact_sheet(command, photos):
+    save(photos / "one.png", picture())
+    _, folder = command(photos, "--per-detection", "--max-det", "3")
+    names = [f"{index}_{row['name']}_{float(row['confidence']):.2f}.jpg" for index, row in enumerate(rows_of(folder))]
+    assert {path.name for path in (folder / "one").iterdir()} == {*names, "sheet.jpg"}
+    assert read(folder / "one" / names[0]).shape == picture().shape
+    sheet = read(folder / "one" / "sheet.jpg")
+    # Five tiles of 360 pixels in three columns and two rows.
+    assert sheet.shape[0] > 2 * 240
+    assert sheet.shape[1] > 3 * 360
+
+
+def test_the_raw_maps_are_kept_when_asked_for(command, photos):
+    save(photos / "one.png", picture(50, 75))
+    _, folder = command(photos, "--save-npz")
+    kept, rows = np.load(folder / "one" / "maps.npz"), rows_of(folder)
+    assert kept["heatmap"].shape == (50, 75)
+    assert kept["names"].tolist() == [row["name"] for row in rows]
+    for index, row in enumerate(rows):
+        cells = kept[f"{index}:{row['layer']}"]
+        assert cells.dtype == np.float16
+        assert cells.shape == (64 // int(row["stride"]), 96 // int(row["stride"]))
+        assert np.abs(cells).max() == 1
+        assert kept[f"{index}:{row['layer']}:scale"] > 0
+
+
+def test_only_the_chosen_class_is_explained(command, photos):
+    save(photos / "one.png", picture())
+    _, folder = command(photos, "--class-names", "bee")
+    assert {row["name"] for row in rows_of(folder)} == {"bee"}
+
+
+def test_crop_replaces_the_evidence_by_the_mean_colour(weights, photos, tmp_path):
+    save(photos / "one.png", picture())
+    options = {"imgsz": 96, "conf_thres": 0.05, "project": str(tmp_path / "out"), "keep_only_topk": 10, "crop": True}
+    image = run(weights=weights, source=str(photos), hide_labels=True, line_thickness=1, **options)
+    mean = np.uint8(picture().mean(axis=(0, 1)) + 0.5)
+    share = (image == mean).all(axis=2).mean()
+    assert 0.01 < share < 0.1
+
+
+def test_nosave_writes_the_table_alone(command, photos):
+    save(photos / "one.png", picture())
+    _, folder = command(photos, "--nosave")
+    assert [path.name for path in folder.iterdir()] == ["explanations.csv"]
+
+
+def test_the_picture_of_each_image_is_shown_when_asked_for(command, photos, monkeypatch):
+    shown = []
+    monkeypatch.setattr("explainer.command.opening.check_display", lambda: None)
+    monkeypatch.setattr(cv2, "imshow", lambda title, picture_bgr: shown.append((title, picture_bgr[..., ::-1])))
+    monkeypatch.setattr(cv2, "waitKey", lambda milliseconds: -1)
+    paths = [str(save(photos / f"{number}.png", picture(50, 75 + number))) for number in range(4)]
+    _, folder = command(photos, "--view-img")
+    assert [title for title, _ in shown] == paths
+    assert all((image == read(folder / f"{number}.png")).all() for number, (_, image) in enumerate(shown))
+
+
+def test_how_a_model_is_opened_is_handed_on(command, photos, monkeypatch):
+    given = {}
+
+    def refuse(weights, **how):
+        given.update(how)
+        raise UsageError("not opened")
+
+    monkeypatch.setattr("explainer.command.opening.open_model", refuse)
+    save(photos / "one.png", picture())
+    assert command(photos, "--dnn", "--half", "--trust", "--device", "cpu", "--data", "my.yaml")[0] == 2
+    assert given == {"dnn": True, "half": True, "trust": True, "device": "cpu", "data": "my.yaml"}
+
+
+def test_every_run_gets_a_folder_of_its_own(command, photos):
+    save(photos / "one.png", picture())
+    _, folder = command(photos)
+    command(photos)
+    assert (folder.parent / "exp2" / "one.png").exists()
+
+
+def test_two_files_of_one_name_in_different_folders_are_both_kept(command, photos):
+    save(photos / "a" / "one.png", picture(seed=1))
+    save(photos / "b" / "one.png", picture(seed=2))
+    _, folder = command(f"{photos}/*/one.png")
+    assert (read(folder / "one.png") != read(folder / "one_2.png")).any()
+
+
+def test_the_classes_of_two_images_that_differ_in_suffix_alone_are_both_kept(command, photos):
+    save(photos / "one.png", picture(seed=1))
+    save(photos / "one.jpg", picture(seed=1))
+    _, folder = command(photos, "--backward-per-class")
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"one", "one_2"}
+
+
+def test_a_video_becomes_a_video_of_its_explanations(command, photos):
+    writer = cv2.VideoWriter(str(photos / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
+    for seed in range(5):
+        writer.write(picture(seed=seed))
+    writer.release()
+    code, folder = command(photos / "clip.mp4", "--vid-stride", "2")
+    assert code == 0
+    video = cv2.VideoCapture(str(folder / "clip.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(5)
+    assert video.read()[1].shape == (64, 96, 3)
+    assert {row["frame"] for row in rows_of(folder)} <= {"1", "2", "3", "4", "5"}
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == Source(str(photos / "clip.mp4"), 2).count_frames() == 2
+    assert Source(str(photos), 1).count_frames() == len(list(photos.glob("*.*"))) - 1 + 5
+
+
+UNUSUAL = {
+    "grey": lambda image: Image.fromarray(image).convert("L"),
+    "transparent": lambda image: Image.fromarray(image).convert("RGBA"),
+    "palette": lambda image: Image.fromarray(image).convert("P"),
+    "sixteen-bit": lambda image: Image.fromarray(image[..., 0].astype(np.uint16) * 257),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_an_unusual_image_is_explained(command, photos, kind):
+    UNUSUAL[kind](picture(40, 60)).save(photos / "one.png")
+    code, folder = command(photos)
+    assert code == 0
+    assert read(folder / "one.png").shape == (40, 60, 3)
+
+
+def test_a_cmyk_photo_is_explained(command, photos):
+    Image.fromarray(picture(40, 60)).convert("CMYK").save(photos / "one.jpg")
+    assert command(photos)[0] == 0
+
+
+def test_a_photo_that_was_turned_by_its_camera_is_explained_upright(command, photos):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(photos / "one.jpg", picture(40, 60), exif=exif)
+    _, folder = command(photos)
+    assert read(folder / "one.jpg").shape == (60, 40, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 23), (2, 40)])
+def test_a_tiny_image_is_explained(command, photos, size):
+    save(photos / "one.png", np.full((*size, 3), 128, np.uint8))
+    code, folder = command(photos)
+    assert code == 0
+    assert read(folder / "one.png").shape == (*size, 3)
+
+
+def test_names_with_spaces_and_letters_of_any_alphabet_are_kept(command, photos):
+    save(photos / "mein Hund größer 犬.png", picture())
+    code, folder = command(photos)
+    assert code == 0
+    assert (folder / "mein Hund größer 犬.png").exists()
+
+
+def damage(folder, kind):
+    path = folder / "b.jpg"
+    if kind == "text called jpg":
+        path.write_text("this is no picture")
+    elif kind == "empty file":
+        path.touch()
+    else:
+        save(path, picture(200, 300))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("kind", ["text called jpg", "empty file", "truncated jpeg"])
+def test_an_unreadable_image_is_reported_and_skipped_and_the_rest_is_saved(command, photos, kind, capsys):
+    save(photos / "a.png", picture())
+    damage(photos, kind)
+    save(photos / "c.png", picture())
+    code, folder = command(photos)
+    assert code == 1
+    log = capsys.readouterr().err
+    assert f"skipped {photos / 'b.jpg'}" in log
+    assert "1 of 3 images skipped" in log
+    assert {path.name for path in folder.glob("*.png")} == {"a.png", "c.png"}
+    assert {row["image"] for row in rows_of(folder)} == {str(photos / "a.png"), str(photos / "c.png")}
+
+
+def test_run_raises_if_no_image_could_be_read(weights, photos, tmp_path):
+    (photos / "a.jpg").write_text("no picture")
+    with pytest.raises(UnreadableImageError, match="no image of source"):
+        run(weights=weights, source=str(photos), project=str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source", "nowhere.jpg"], "source 'nowhere.jpg' cannot be opened"),
+        (["--source", "{empty}"], "holds no image or video"),
+        (["--weights", "model.onnx"], "weights 'model.onnx' is no .pt checkpoint"),
+        (["--weights", "nowhere.pt"], "nowhere.pt"),
+        (["--weights", "{broken}"], "broken.pt"),
+        (["--layer", "99"], "unknown layer '99'; known: auto, head, neck"),
+        (["--class-names", "dragon"], "unknown class name 'dragon'; known: ant, bee, cat"),
+        (["--classes", "7"], "unknown class '7'; known: 0 ant, 1 bee, 2 cat"),
+        (["--device", "99"], "99"),
+        (["--data", "nowhere.yaml"], "--data 'nowhere.yaml'"),
+        (["--project", "{file}"], "results cannot be written to"),
+        (["--view-img"], "--view-img needs a display"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(command, photos, tmp_path, capsys, arguments, message):
+    save(photos / "one.png", picture())
+    places = {"empty": tmp_path / "empty", "broken": tmp_path / "broken.pt", "file": tmp_path / "file"}
+    places["empty"].mkdir()
+    places["broken"].write_bytes(b"")
+    places["file"].touch()
+    code, folder = command(photos, *(argument.format(**places) for argument in arguments))
+    error = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert error[-1].startswith("explainer: error: ")
+    assert message in error[-1]
+    assert not folder.exists()
+
+
+def test_a_full_disk_or_a_lost_folder_loses_nothing_that_was_written(weights, photos, tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        save(photos / f"{name}.png", picture())
+    from explainer.files import results
+
+    write = results.write_picture
+
+    def fails_at_c(path, picture_rgb):
+        if path.stem == "c":
+            raise OSError(28, "No space left on device")
+        write(path, picture_rgb)
+
+    monkeypatch.setattr(results, "write_picture", fails_at_c)
+    with pytest.raises(OSError, match="No space left"):
+        run(weights=weights, source=str(photos), imgsz=96, conf_thres=0.05, project=str(tmp_path / "out"))
+    assert {path.name for path in (tmp_path / "out/exp").glob("*.png")} == {"a.png", "b.png"}
+    assert {row["image"] for row in rows_of(tmp_path / "out/exp")} >= {str(photos / "a.png"), str(photos / "b.png")}
+
+
+def test_the_folder_works_from_any_place_as_a_script_and_as_a_module(weights, photos, tmp_path):
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    root = Path(__file__).parents[2]
+    save(photos / "one.png", picture())
+    common = ["--weights", weights, "--source", str(photos), "--imgsz", "96", "--project", str(tmp_path / "out")]
+    subprocess.run([sys.executable, str(root / "explainer/explainer.py"), *common], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-m", "explainer.explainer", *common], cwd=root, check=True)
+    assert (tmp_path / "out/exp2/one.png").exists()
+    shutil.rmtree(tmp_path / "out")
+
+
+def test_a_wrong_option_is_told_before_anything_heavy_is_imported():
+    from fresh_interpreter import modules_after
+
+    code = "from explainer.explainer import main, parse_opt; main(parse_opt(['--method', 'CamCAM']))"
+    assert not {"torch", "cv2", "pandas", "pytorch_grad_cam"} & modules_after(code)
+
+
+def test_usage_errors_are_value_errors_for_notebooks():
+    with pytest.raises(ValueError, match="unknown method"):
+        run(method="CamCAM")
+    assert issubclass(UsageError, ValueError)

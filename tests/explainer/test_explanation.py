@@ -1,0 +1,123 @@
+"""What an answer does: it is saved, shown in a notebook, and holds one map at a time."""
+
+import csv
+import tracemalloc
+
+import cv2
+import numpy as np
+import pytest
+from scenes import confident_detector, picture
+
+from explainer.explain import Explainer
+from explainer.explanation import Detection, DetectionExplanation, Explanation
+from explainer.maps.heatmaps import Letterbox
+from explainer.pictures.drawing import Style
+from explainer.settings import Settings
+
+SETTINGS = {"imgsz": 96, "conf_thres": 0.05}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return confident_detector()
+
+
+@pytest.fixture(scope="module")
+def explanation(model):
+    return Explainer(model, backward_per_class=True, max_det=4, **SETTINGS)(picture())
+
+
+def test_an_answer_writes_what_the_command_writes(explanation, tmp_path):
+    path = explanation.save(tmp_path / "new" / "out", name="one.png", per_detection=True, save_npz=True)
+    assert path == tmp_path / "new" / "out" / "one.png"
+    assert (cv2.imread(str(path))[..., ::-1] == explanation.overlay()).all()
+    with (path.parent / "explanations.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [entry.detection.name for entry in explanation.detections]
+    assert {row["image"] for row in rows} == {"one.png"}
+    written = {path.name for path in (path.parent / "one").iterdir()}
+    assert written >= {"sheet.jpg", "maps.npz", *(f"{name}.jpg" for name in explanation.per_class)}
+    assert len(written) == 2 + len(explanation.per_class) + len(explanation.detections)
+
+
+def test_an_answer_is_saved_in_the_style_that_is_asked_for(explanation, tmp_path):
+    style = Style(colormap="viridis", hide_labels=True)
+    path = explanation.save(tmp_path, name="one.png", style=style)
+    assert (cv2.imread(str(path))[..., ::-1] == explanation.overlay(style)).all()
+    assert not list(tmp_path.glob("one/*_*.jpg"))
+
+
+def test_a_class_that_is_called_like_the_sheet_loses_no_picture(tmp_path):
+    model = confident_detector()
+    model.names = dict.fromkeys(range(3), "sheet")
+    Explainer(model, backward_per_class=True, **SETTINGS)(picture()).save(tmp_path, per_detection=True)
+    assert {"sheet.jpg", "sheet_2.jpg"} <= {path.name for path in (tmp_path / "image").iterdir()}
+
+
+def test_each_detection_has_its_own_picture_and_all_of_them_show_as_a_sheet(explanation):
+    overlays = explanation.per_detection
+    assert len(overlays) == len(explanation.detections) == 4
+    assert overlays[0].shape == explanation.image_rgb.shape
+    assert (overlays[0] != overlays[3]).any()
+    assert (overlays[-1] == overlays[3]).all()
+    shown = cv2.imdecode(np.frombuffer(overlays._repr_png_(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert (shown == explanation.contact_sheet()).all()
+
+
+def test_an_image_without_detections_has_an_empty_table_and_still_a_picture(model, tmp_path):
+    nothing = Explainer(model, conf_thres=0.999)(picture())
+    assert nothing.pandas().empty
+    assert len(nothing.per_detection) == 0
+    assert nothing.contact_sheet().ndim == 3
+    nothing.save(tmp_path, per_detection=True, save_npz=True)
+    assert "no detection above confidence" in (tmp_path / "explanations.csv").read_text(encoding="utf-8")
+
+
+def many_detections(count: int, size: tuple[int, int]) -> Explanation:
+    """Return an explanation of so many detections in an image of this size (height, width)."""
+    height, width = size
+    generator = np.random.default_rng(0)
+    letterbox = Letterbox(size, (96, 128), (96, 128), 0, 0)
+    entries = []
+    for index in range(count):
+        x, y = generator.random(2) * (width - 100, height - 100)
+        found = Detection(np.float32([x, y, x + 90, y + 90]), 0.5, 0, "ant", 8, 0, index)
+        cams = (generator.random((12, 16), dtype=np.float32),)
+        entries.append(DetectionExplanation(found, ("model.4",), 0.0, cams, letterbox, renormalised=index % 2 == 0))
+    image = np.zeros((*size, 3), np.uint8)
+    return Explanation(image, np.zeros(size, np.float32), tuple(entries), "GradCAM", ("class",))
+
+
+def peak_memory(action) -> int:
+    """Return how many bytes are held at most while `action()` runs."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_saving_many_detections_of_a_large_image_holds_one_map_at_a_time(tmp_path):
+    size = (1500, 2000)
+    heatmap_bytes = 4 * size[0] * size[1]
+
+    def save(count):
+        many_detections(count, size).save(tmp_path / str(count), per_detection=True, save_npz=True)
+
+    few, many = (peak_memory(lambda count=count: save(count)) for count in (2, 14))
+    # Twelve more maps would be twelve times that much; the small pictures of a sheet are a fraction of one.
+    assert many - few < 2 * heatmap_bytes
+    assert len(list((tmp_path / "14" / "image").glob("*_ant_*.jpg"))) == 14
+
+
+def test_renormalising_many_detections_holds_one_map_at_a_time():
+    from explainer.renormalising import renormalise
+
+    size = (1500, 2000)
+
+    def together(count):
+        renormalise(list(many_detections(count, size).detections), size, Settings(renormalize=True))
+
+    few, many = (peak_memory(lambda count=count: together(count)) for count in (2, 14))
+    assert many - few < 4 * size[0] * size[1]
