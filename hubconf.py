@@ -33,7 +33,7 @@ def custom(path="path/to/model.pt", autoshape=True, _verbose=True, device=None):
 def explainer(path="yolov5s.pt", device=None, **settings):
     """Return an explainer of the model in a checkpoint; it takes an image, uint8 RGB (H, W, 3).
 
-    settings: those of `explainer.command.options.Settings`, such as method, layer or class_names.
+    settings: those of `explainer.settings.Settings`, such as method, layer or class_names.
     """
     from explainer.detectors.weights import open_model
     from explainer.explain import Explainer

@@ -23,13 +23,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from explain_speed import random_network, threshold_for  # noqa: E402
 
-from explainer.detecting import detect, prepare  # noqa: E402
 from explainer.detectors.weights import open_model  # noqa: E402
 from explainer.explain import Explainer  # noqa: E402
-from explainer.forward_only import Ablation  # noqa: E402
-from explainer.network import Network, borrowed  # noqa: E402
-from explainer.settings import Settings  # noqa: E402
-from explainer.targets import detections_target  # noqa: E402
+from explainer.methods.evidence import Ablation  # noqa: E402
+from explainer.subjects import Asked, subjects  # noqa: E402
 
 GOAL = 20
 TOLERANCE = 1e-3
@@ -39,37 +36,33 @@ class Case:
     """One image with its detections, ready for AblationCAM at one layer."""
 
     def __init__(self, model: torch.nn.Module, image_rgb: np.ndarray, layer: int | None):
-        self.network = Network(model)
-        threshold = threshold_for(self.network, image_rgb)
-        explainer = Explainer(
-            model, method="AblationCAM", layer="auto" if layer is None else layer, conf_thres=threshold
-        )
-        settings = Settings(conf_thres=threshold)
-        with borrowed(self.network):
-            self.image, letterbox = prepare(image_rgb, (640, 640), self.network)
-            self.recording = explainer._record(self.image)
-            detections, boxes = detect(self.network, self.recording, letterbox, settings)
-            classes = [detection.class_index for detection in detections]
-            self.target = detections_target(self.recording.raw, boxes, classes, settings.backprop_array)
-        self.at_head, self.count = explainer.at_head, len(detections)
-        levels = sorted({detection.level for detection in detections})
-        self.layers = sorted({name for level in levels for name in explainer.layers[level]})
+        explainer = Explainer(model, method="AblationCAM", layer="auto" if layer is None else layer)
+        self.detector = explainer.detector
+        threshold = threshold_for(self.detector, image_rgb)
+        explainer = Explainer(self.detector, **vars(explainer.settings) | {"conf_thres": threshold})
+        self.settings, layers = explainer.settings, explainer.attributor.layers
+        with self.detector.borrowed():
+            seen = self.detector.see(image_rgb, explainer.sight)
+            found = subjects(seen, Asked(), self.settings, explainer.chosen)
+            plan = explainer.attributor.planner.plan(found)
+            self.recording, self.target = seen.recording, plan.target(seen.recording, explainer.attributor.views[0])
+        self.at_head, self.count = layers.at_head, len(found.detections)
+        levels = sorted({detection.level for detection in found.detections})
+        self.layers = sorted({name for level in levels for name in layers.by_level[level]})
 
     def fast(self) -> dict[str, torch.Tensor]:
         """Return the drops (C, D) of all layers by re-running only what lies above."""
-        with borrowed(self.network):
-            evidence = Ablation(self.network, self.recording, self.target, at_head=self.at_head)
-            for index in range(self.count):
-                evidence.at(index, tuple(self.layers))
-            return evidence._weights
+        with self.detector.borrowed():
+            evidence = Ablation(self.detector, self.recording, self.target, self.settings, at_head=self.at_head)
+            return {layer: evidence.weights(layer) for layer in self.layers}
 
     def by_definition(self, layer: str, channels: range) -> torch.Tensor:
         """Return the drops (channels, D) by full forward passes."""
-        clean, drops = self.target.of_raw(self.recording.raw), []
-        with borrowed(self.network), torch.no_grad():
+        clean, drops = self.target.of(self.recording.predictions), []
+        with self.detector.borrowed(), torch.no_grad():
             for channel in channels:
                 with self._without(layer, channel):
-                    drops.append(clean - self.target.of_raw(self.network.model(self.image)[0][0].float()))
+                    drops.append(clean - self.target.of(self.detector.predict(self.recording.image))[0])
         return torch.stack(drops)
 
     def _without(self, layer: str, channel: int):
@@ -81,10 +74,10 @@ class Case:
             return tensor
 
         if not self.at_head:
-            module = self.network.model.get_submodule(layer)
+            module = self.detector.model.get_submodule(layer)
             return module.register_forward_hook(lambda module, args, output: zero(output))
-        level = next(index for index, entry in enumerate(self.network.levels) if entry.source == layer)
-        head = self.network.levels[level].head
+        level = next(index for index, entry in enumerate(self.detector.levels) if entry.source == layer)
+        head = self.detector.levels[level].head
         return head.register_forward_pre_hook(
             lambda head, args: ([zero(tensor) if i == level else tensor for i, tensor in enumerate(args[0])],)
         )

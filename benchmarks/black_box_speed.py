@@ -9,7 +9,6 @@ the bare pass is timed at several batch sizes, per image. Without a photograph n
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -22,45 +21,49 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from explain_speed import random_network, seconds, threshold_for  # noqa: E402
 
-from explainer import black_box  # noqa: E402
+from explainer.detectors.detector import Detector  # noqa: E402
 from explainer.detectors.weights import open_model  # noqa: E402
 from explainer.explain import Explainer  # noqa: E402
-from explainer.methods import METHODS, needs_layers  # noqa: E402
-from explainer.network import borrowed  # noqa: E402
+from explainer.methods.black_box import PASSES_PER_LOOK, batch_size  # noqa: E402
+from explainer.methods.catalogue import METHODS  # noqa: E402
 from explainer.subjects import Asked, subjects  # noqa: E402
 
 BUDGET = 1.1
-PASSES = 2 * black_box.PASSES_PER_LOOK
+PASSES = 2 * PASSES_PER_LOOK
 
 
-def bare(network, image: torch.Tensor, batch: int, passes: int) -> None:
+def bare(detector: Detector, image: torch.Tensor, batch: int, passes: int) -> None:
     """Run the network on an image as often as the masks do."""
     images = image.expand(batch, -1, -1, -1).contiguous()
     for _ in range(passes // batch):
-        network.predict(images)
+        detector.predict(images)
 
 
-def time_batches(network, image: torch.Tensor, rounds: int) -> None:
+def time_batches(detector: Detector, image: torch.Tensor, rounds: int) -> None:
     """Print the time of a pass per image at several batch sizes."""
     times = {batch: [] for batch in (1, 2, 4, 8)}
     for _ in range(rounds):
         for batch, found in times.items():
-            found.append(seconds(bare, network, image, batch, 8) / 8)
+            found.append(seconds(bare, detector, image, batch, 8) / 8)
     print("bare pass per image: " + ", ".join(f"batch {b} {median(t) * 1e3:.1f} ms" for b, t in times.items()))
 
 
 def compare(method: str, model: torch.nn.Module, image_rgb: np.ndarray, arguments: argparse.Namespace) -> None:
     """Print both medians of one method, and their ratio."""
     explainer = Explainer(model, method=method, masks=PASSES, conf_thres=arguments.conf_thres)
-    with borrowed(explainer.network):
-        seen = explainer.see(image_rgb)
+    detector, attributor = explainer.detector, explainer.attributor
+    with detector.borrowed():
+        seen = detector.see(image_rgb, explainer.sight)
         found = subjects(seen, Asked(), explainer.settings, explainer.chosen)
-        target = explainer.planner.plan(found).target(seen.recording, explainer.views[0])
-        explain = partial(explainer.evidence, explainer.network, seen.recording, target, at_head=False)
-        image, batch = seen.recording.image, black_box.batch_size(seen.recording.image.device)
+        target = attributor.planner.plan(found).target(seen.recording, attributor.views[0])
+
+        def explain() -> np.ndarray:
+            return METHODS[method].evidence(detector, seen.recording, target, explainer.settings).maps
+
+        image, batch = seen.recording.image, batch_size(seen.recording.image.device)
         times = {"bare": [], "maps": []}
         for _ in range(arguments.rounds):
-            times["bare"].append(seconds(bare, explainer.network, image, batch, PASSES))
+            times["bare"].append(seconds(bare, detector, image, batch, PASSES))
             times["maps"].append(seconds(explain))
     plain, maps = (median(each) / PASSES * 1e3 for each in times.values())
     print(
@@ -80,11 +83,12 @@ def main() -> None:
     image_rgb = cv2.imread(arguments.image)[..., ::-1].copy() if arguments.image else noise
     model = open_model(arguments.weights) if arguments.weights else random_network("yolov5n.yaml", image_rgb)
     explainer = Explainer(model)
-    arguments.conf_thres = threshold_for(explainer.network, image_rgb)
-    time_batches(explainer.network, explainer.see(image_rgb).recording.image, arguments.rounds)
-    for method in METHODS:
-        if not needs_layers(method):
-            compare(method, model, image_rgb, arguments)
+    arguments.conf_thres = threshold_for(explainer.detector, image_rgb)
+    image, _ = explainer.detector.prepare(image_rgb, explainer.sight.input_size)
+    time_batches(explainer.detector, image, arguments.rounds)
+    for name, method in METHODS.items():
+        if not method.reads_layers:
+            compare(name, model, image_rgb, arguments)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from explainer.detecting import prepare  # noqa: E402
 from explainer.detectors.weights import open_model  # noqa: E402
+from explainer.detectors.yolov5 import YOLOv5  # noqa: E402
 from explainer.explain import Explainer  # noqa: E402
-from explainer.network import Network  # noqa: E402
 from models.yolo import DetectionModel  # noqa: E402
 from utils.base.nms import non_max_suppression  # noqa: E402
 
@@ -44,19 +43,19 @@ def random_network(config: str, image_rgb: np.ndarray) -> torch.nn.Module:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
-    image, _ = prepare(image_rgb, (640, 640), Network(model))
+    image, _ = YOLOv5(model).prepare(image_rgb, (640, 640))
     with torch.no_grad():
         model.train()(image)
     return model.eval().fuse()
 
 
 def detect(
-    network: Network, image_rgb: np.ndarray, conf_thres: float, layout: torch.memory_format = torch.contiguous_format
+    detector: YOLOv5, image_rgb: np.ndarray, conf_thres: float, layout: torch.memory_format = torch.contiguous_format
 ) -> torch.Tensor:
     """Return the detections (n, 6) of an image at 640 pixels, which the network is given in this order of memory."""
     with torch.inference_mode():
-        image, _ = prepare(image_rgb, (640, 640), network)
-        return non_max_suppression(network.model(image.contiguous(memory_format=layout))[0], conf_thres)[0]
+        image, _ = detector.prepare(image_rgb, (640, 640))
+        return non_max_suppression(detector.model(image.contiguous(memory_format=layout))[0], conf_thres)[0]
 
 
 def explain(explainer: Explainer, image_rgb: np.ndarray) -> int:
@@ -67,9 +66,9 @@ def explain(explainer: Explainer, image_rgb: np.ndarray) -> int:
     return len(explanation.detections)
 
 
-def threshold_for(network: Network, image_rgb: np.ndarray) -> float:
+def threshold_for(detector: YOLOv5, image_rgb: np.ndarray) -> float:
     """Return 0.25 for a network that is sure of something, or else the confidence at which it detects a few objects."""
-    found = detect(network, image_rgb, 0.0)[:, 4]
+    found = detect(detector, image_rgb, 0.0)[:, 4]
     trained = (found > 0.25).any() and (found < 0.25).any()
     return 0.25 if trained else float(found[min(DETECTIONS, len(found) - 1)])
 
@@ -83,13 +82,13 @@ def seconds(work, *arguments) -> float:
 
 def compare(name: str, model: torch.nn.Module, image_rgb: np.ndarray, rounds: int) -> float:
     """Print the medians and return the ratio of explaining to detecting as detect.py does."""
-    network = Network(model)
-    conf_thres = threshold_for(network, image_rgb)
+    detector = YOLOv5(model)
+    conf_thres = threshold_for(detector, image_rgb)
     explainer = Explainer(model, conf_thres=conf_thres)
     count = explain(explainer, image_rgb)
     work = {
-        "detect": (detect, network, image_rgb, conf_thres),
-        "alike": (detect, network, image_rgb, conf_thres, torch.channels_last),
+        "detect": (detect, detector, image_rgb, conf_thres),
+        "alike": (detect, detector, image_rgb, conf_thres, torch.channels_last),
         "explain": (explain, explainer, image_rgb),
     }
     spent = {name: [seconds(*call)] for name, call in work.items()}

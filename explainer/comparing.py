@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from explainer.detectors.weights import model_names, open_model
+from explainer.detectors.detector import Detector
+from explainer.detectors.predictions import Detection
+from explainer.detectors.weights import detector_of, model_names
 from explainer.errors import UsageError, unknown
 from explainer.explain import Explainer, check_image
-from explainer.explanation import Detection, Explanation, Presentable
-from explainer.exported import Exported, network_of
+from explainer.explanation import Explanation, Presentable
 from explainer.files.labels import Written
-from explainer.network import Network, borrowed
-from explainer.pictures import overlays
+from explainer.pictures import sheets
 from explainer.pictures.drawing import Style
 from explainer.settings import Settings, as_tuple, variants
 
-Model = nn.Module | str | Path
+Model = nn.Module | Detector | str | Path
 
 
 class Comparer:
@@ -40,11 +40,11 @@ class Comparer:
         self.names = list(names or model_names(models)) if len(models) > 1 else [""]
         self.ways = {way_title(way): way for way in variants(settings, each_layer)}
         self.layers = len({way.layer for way in self.ways.values()})
-        self.networks = [network_of(open_model(model), self.ways.values()) for model in models]
-        check_class_names(as_tuple(settings.get("class_names")), self.networks)
+        self.detectors = [detector_of(model, next(iter(self.ways.values())).imgsz) for model in models]
+        check_class_names(as_tuple(settings.get("class_names")), self.detectors)
         self.explainers = [
-            {title: explainer_of(network, name, way) for title, way in self.ways.items()}
-            for name, network in zip(self.names, self.networks, strict=True)
+            {title: explainer_of(detector, name, way) for title, way in self.ways.items()}
+            for name, detector in zip(self.names, self.detectors, strict=True)
         ]
 
     def __call__(
@@ -99,7 +99,7 @@ class Comparison(Presentable):
         The models stand side by side; methods beside each other, or below each other if there are several layers of each.
         The size depends on that of the image and the number of answers alone, so that pictures make a video.
         """
-        return overlays.comparison_sheet(self, style or Style())
+        return sheets.comparison_sheet(self, style or Style())
 
     def rows(self) -> Iterator[dict[str, object]]:
         """Yield the rows of the table, answer by answer."""
@@ -128,13 +128,13 @@ class Comparison(Presentable):
 def explained(
     image_rgb: np.ndarray, explainers: list[Explainer], boxes: list[Written] | None, labels: list[Written] | None
 ) -> Iterator[Explanation]:
-    """Yield what explainers of one network say; those that look at the same layers share one forward pass."""
-    network, seen = explainers[0].network, {}
+    """Yield what explainers of one detector say; those that look at the same layers share one forward pass."""
+    detector, seen = explainers[0].detector, {}
     asked = [explainer.asked(image_rgb.shape[:2], boxes, labels) for explainer in explainers]
-    with borrowed(network):
+    with detector.borrowed():
         for explainer, question in zip(explainers, asked, strict=True):
             if explainer.sight not in seen:
-                seen[explainer.sight] = explainer.see(image_rgb)
+                seen[explainer.sight] = detector.see(image_rgb, explainer.sight)
             yield explainer.explain(image_rgb, seen[explainer.sight], question)
 
 
@@ -143,23 +143,23 @@ def way_title(way: Settings) -> str:
     return f"{way.method}, layer {' '.join(map(str, way.layer))}"
 
 
-def explainer_of(network: Network | Exported, name: str, way: Settings) -> Explainer:
-    """Return the explainer of a network that goes this way; its UsageError names the model, if it has a name."""
-    known = list(network.names.values())
+def explainer_of(detector: Detector, name: str, way: Settings) -> Explainer:
+    """Return the explainer of a detector that goes this way; its UsageError names the model, if it has a name."""
+    known = list(detector.names.values())
     class_names = tuple(entry for entry in way.class_names if entry in known)
     if way.class_names and not class_names:
         raise UsageError(
             f"{name} knows none of --class-names {' '.join(way.class_names)}; its classes: {', '.join(known)}"
         )
     try:
-        return Explainer(network, **vars(way) | {"class_names": class_names})
+        return Explainer(detector, **vars(way) | {"class_names": class_names})
     except UsageError as error:
         raise UsageError(f"{name}: {error}" if name else str(error)) from error
 
 
-def check_class_names(class_names: tuple[str, ...], networks: list[Network | Exported]) -> None:
-    """Raise UsageError for a class that none of the networks has."""
-    known = {name: None for network in networks for name in network.names.values()}
+def check_class_names(class_names: tuple[str, ...], detectors: list[Detector]) -> None:
+    """Raise UsageError for a class that none of the detectors has."""
+    known = {name: None for detector in detectors for name in detector.names.values()}
     for name in class_names:
         if name not in known:
             raise unknown("class name", name, known)

@@ -79,7 +79,7 @@ def report(results, evaluator) -> None:
 
     rows = results.table()
     summary = summarise(rows, results.options.seed)
-    results.save_text("table.csv", summary.to_csv(index=False, float_format="%.6g"))
+    results.save_text("table.csv", summary.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     results.save_text("table.md", markdown(summary, about(rows, results.options)))
     if not results.options.nosave:
         save_pictures(rows, summary, results, evaluator)

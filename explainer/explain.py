@@ -4,58 +4,45 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from explainer.answers import maps_together
-from explainer.cams import CamReader
-from explainer.detecting import prepare
-from explainer.detectors.weights import keep_freed_memory, open_model
+from explainer.attribution import Attribution, Attributor, Group, Question
+from explainer.combining import combined, renormalised
+from explainer.detectors.detector import Detector, Seen
+from explainer.detectors.predictions import Detection
+from explainer.detectors.weights import detector_of, keep_freed_memory
 from explainer.errors import UsageError, unknown
-from explainer.explanation import Detection, DetectionExplanation, Explanation
-from explainer.exported import Exported, network_of
+from explainer.explanation import DetectionExplanation, Explanation
 from explainer.files.labels import Written, boxes_in
-from explainer.kinds import EVIDENCE
-from explainer.layers import layers_by_level, place_of
-from explainer.looks import PLAIN, SMOOTHING, Look, Plan, Question, look, smooth
 from explainer.maps.heatmaps import Letterbox
-from explainer.methods import METHODS
-from explainer.network import PREDICTIONS, Network, Recording, borrowed
-from explainer.plans import Planner
-from explainer.renormalising import renormalise
-from explainer.settings import Settings, check_classes, check_given
-from explainer.subjects import Asked, Seen, subjects
+from explainer.methods.catalogue import METHODS, predictions_alone
+from explainer.settings import Settings, check_given
+from explainer.subjects import Asked, subjects
 
 
 class Explainer:
-    """Explains what a YOLOv5 model detects, and what it does not.
+    """Explains what a detector finds, and what it does not.
 
         explainer = Explainer(model, method="GradCAM", layer="auto")
         explanation = explainer(image_rgb)
         why_not = explainer(image_rgb, boxes=[(x1, y1, x2, y2, "dog")])
 
     model: a DetectionModel, DetectMultiBackend or AutoShape, which is left as it was, or the path of a checkpoint, or
-    several for an ensemble; for black-box methods also the path of an exported model, or one loaded. The keywords are
-    those of `Settings`.
+    several for an ensemble; for black-box methods also the path of an exported model, or one loaded; or a Detector of your
+    own. The keywords are those of `Settings`.
     """
 
-    def __init__(self, model: nn.Module | Network | Exported | str | Path | list[str | Path], **settings):
+    def __init__(self, model: nn.Module | Detector | str | Path | list[str | Path], **settings):
         keep_freed_memory()
         self.settings = Settings(**settings)
-        self.network = (
-            model if isinstance(model, Network | Exported) else network_of(open_model(model), [self.settings])
-        )
-        self.method = METHODS[self.settings.method]
-        self.formula = self.method.formula(self.settings.eigen_smooth)
-        self.merge = self.method.merge if self.settings.fuse == "auto" else self.settings.fuse
-        self.evidence = EVIDENCE[self.method.evidence].configured(self.settings)
-        self.views = SMOOTHING if self.settings.aug_smooth else PLAIN
-        self.chosen = chosen_classes(self.network.names, self.settings)
-        check_classes(self.settings, self.network.names)
-        self.layers = layers_by_level(self.network, self.settings.layer, self.method.reads)
-        self.planner = Planner(self.settings, self.method, frozenset(self.chosen), self.network.levels, self.layers)
-        self.at_head = place_of(self.settings.layer, self.method.reads) == "head"
-        self.networks = [self.network]
-        self.input_size = self.network.input_size(self.settings.imgsz)
+        self.detector = detector_of(model, self.settings.imgsz)
+        check_detector(self.detector, self.settings)
+        self.chosen = frozenset(chosen_classes(self.detector.names, self.settings))
+        self.attributor = Attributor(self.detector, self.settings, self.chosen)
+        self.sight, self.detectors = self.attributor.sight, [self.detector]
+        evidence = self.attributor.method.evidence
+        # How the layers that are read are named in an answer.
+        self._shown = {layers: evidence.shown(layers) for layers in self.attributor.layers.by_level}
 
     def __call__(
         self,
@@ -74,24 +61,18 @@ class Explainer:
         """
         check_image(image_rgb)
         asked = self.asked(image_rgb.shape[:2], boxes, labels)
-        with borrowed(self.network):
-            return self.explain(image_rgb, self.see(image_rgb), asked)
-
-    def see(self, image_rgb: np.ndarray) -> Seen:
-        """Run the forward pass of an image, within `borrowed`; explainers of one network and one `sight` can share it."""
-        image, letterbox = prepare(image_rgb, self.input_size, self.network)
-        return Seen(self.network, self._record(image), letterbox)
+        with self.detector.borrowed():
+            return self.explain(image_rgb, self.detector.see(image_rgb, self.sight), asked)
 
     def explain(self, image_rgb: np.ndarray, seen: Seen, asked: Asked) -> Explanation:
         """Return the explanation of an image that was seen, within `borrowed`."""
         letterbox, found = seen.letterbox, subjects(seen, asked, self.settings, self.chosen)
         if not found.detections:
-            return self._answer(image_rgb, asked, [], Look([], {}, {}, {}), letterbox)
-        plan = self.planner.plan(found)
-        answer = self._look(seen.recording, plan, letterbox)
+            return self._answer(image_rgb, asked, [], Attribution(), letterbox)
+        answer, questions = self.attributor(seen, found)
         explained = [
             self._explain_one(detection, question, answer, letterbox)
-            for detection, question in zip(found.detections, plan.of_detection, strict=True)
+            for detection, question in zip(found.detections, questions, strict=True)
         ]
         return self._answer(image_rgb, asked, explained, answer, letterbox)
 
@@ -99,41 +80,21 @@ class Explainer:
         self, image_size: tuple[int, int], boxes: Iterable[Written] | None, labels: Iterable[Written] | None
     ) -> Asked:
         """Return the boxes and labels of an image of this size (height, width); labels of the chosen classes alone."""
+        if boxes is None and labels is None:
+            return Asked()
         check_given(self.settings, boxes, labels)
-        names = self.network.names
+        names = self.detector.names
         given = boxes_in(image_size, boxes, names, "boxes")
         known = boxes_in(image_size, labels, names, "labels")
         return Asked(given, known and [label for label in known if label.class_index in self.chosen])
 
-    @property
-    def sight(self) -> tuple:
-        """What of an image must be seen: the input's height and width, the layers to record, and whether with a graph."""
-        layers = tuple(dict.fromkeys(name for layers in self.layers for name in layers if name != PREDICTIONS))
-        besides = [] if self.at_head else self.evidence.reads(self.network, layers)
-        return self.input_size, tuple(dict.fromkeys((*layers, *besides))), self.evidence.graph and not self.at_head
-
-    def _record(self, image: Tensor) -> Recording:
-        """Run one forward pass of an image, and keep what the maps are made of."""
-        _, layers, with_graph = self.sight
-        return self.network.record(image, layers, with_graph)
-
-    def _look(self, recording: Recording, plan: Plan, letterbox: Letterbox) -> Look:
-        """Answer the questions from the recorded pass, or from it and other views of the image."""
-        looks = []
-        for number, view in enumerate(self.views):
-            seen = self._record(view.image(recording.image)) if number else recording
-            target = plan.target(seen, view)
-            evidence = self.evidence(self.network, seen, target, at_head=self.at_head)
-            looks.append(look(CamReader(self.formula, self.merge, evidence, letterbox), plan.questions))
-        return smooth(looks, self.views, letterbox)
-
     def _explain_one(
-        self, detection: Detection, question: Question, answer: Look, letterbox: Letterbox
+        self, detection: Detection, question: Question, answer: Attribution, letterbox: Letterbox
     ) -> DetectionExplanation:
         """Return the explanation of one detection from the answer to its question."""
-        layers, cams = self._shown(question.layers), answer.cams[question]
+        layers, cams = self._shown[question.layers], answer.cams[question]
         empty = ""
-        place = "" if layers == (PREDICTIONS,) else f" layer {' '.join(layers)}"
+        place = f" layer {' '.join(layers)}" if self.attributor.method.evidence.reads_layers else ""
         if question in answer.reasons:
             kind = "detection" if detection.was_found else "box"
             advice = f"{place}; try --layer auto" if place else ""
@@ -146,24 +107,20 @@ class Explainer:
             detection, layers, score, cams, letterbox, note, signed, keep_only_topk=self.settings.keep_only_topk
         )
 
-    def _shown(self, layers: tuple[str, ...]) -> tuple[str, ...]:
-        """Return how layers are named in an answer."""
-        return ("biases",) if self.method.reads == "biases" else layers
-
     def _answer(
         self,
         image_rgb: np.ndarray,
         asked: Asked,
         explained: list[DetectionExplanation],
-        answer: Look,
+        answer: Attribution,
         letterbox: Letterbox,
     ) -> Explanation:
         """Return the answer: the combined map, those of the classes and scales if asked for, and why a map is empty."""
-        names = self.network.names
-        maps = maps_together(answer.totals, letterbox, self.settings)
+        names = self.detector.names
+        maps = combined(answer.totals, letterbox, self.settings)
         if self.settings.renormalize:
-            explained, maps = renormalise(explained, image_rgb.shape[:2], self.settings)
-        strides = [level.stride for level in self.network.levels] if self.settings.scales else []
+            explained, maps = renormalised(explained, image_rgb.shape[:2], self.settings)
+        strides = self.detector.strides if self.settings.scales else ()
         nothing = np.zeros(image_rgb.shape[:2], dtype=np.float32)
         return Explanation(
             image_rgb,
@@ -171,10 +128,10 @@ class Explainer:
             tuple(explained),
             self.settings.method,
             self.settings.backprop_array,
-            per_class={names[index]: entry for index, entry in maps.per_class.items()},
+            per_class={names[g.class_index]: each for g, each in maps.of_group.items() if g.class_index is not None},
             notes=(*self._notes(asked, explained, maps.heatmap), *filter(None, [answer.note])),
             signed=maps.signed,
-            per_scale={stride: maps.per_scale.get(stride, nothing) for stride in strides},
+            per_scale={stride: maps.of_group.get(Group(stride=stride), nothing) for stride in strides},
         )
 
     def _notes(self, asked: Asked, explained: list[DetectionExplanation], heatmap: np.ndarray) -> list[str]:
@@ -188,7 +145,7 @@ class Explainer:
 
     def _nothing_found(self) -> str:
         """Return how a sentence says that nothing was detected."""
-        names = self.network.names
+        names = self.detector.names
         every = len(self.chosen) == len(names)
         wanted = "detection" if every else " or ".join(names[index] for index in sorted(self.chosen))
         return f"no {wanted} above confidence {self.settings.conf_thres}"
@@ -208,6 +165,17 @@ def chosen_classes(names: dict[int, str], settings: Settings) -> set[int]:
     if not chosen:
         raise UsageError(f"none of --class-names {' '.join(settings.class_names)} is among --classes; leave one out")
     return chosen
+
+
+def check_detector(detector: Detector, settings: Settings) -> None:
+    """Raise UsageError where a method, or a setting, needs more of a detector than it has."""
+    method = METHODS[settings.method]
+    if method.reads_layers and not detector.reads_layers:
+        raise UsageError(predictions_alone("an exported model", settings.method))
+    if settings.scales and None in detector.strides:
+        raise UsageError("--scales: where each prediction comes from cannot be told of this exported model")
+    if len(detector.names) < method.least_classes:
+        raise UsageError(f"{settings.method} compares classes, and the model has only one; try --method GradCAM")
 
 
 def check_image(image_rgb: np.ndarray) -> None:

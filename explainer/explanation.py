@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from explainer.detectors.predictions import GIVEN, Detection
 from explainer.files.results import Results, as_png, raw_arrays, save_answer
 from explainer.files.sources import Frame
 from explainer.maps.heatmaps import (
@@ -19,58 +20,9 @@ from explainer.maps.heatmaps import (
     signed_map_of,
 )
 from explainer.maps.measures import enrichment, peak_inside, share_inside
-from explainer.pictures import overlays
-from explainer.pictures.drawing import Style
+from explainer.pictures import sheets
+from explainer.pictures.drawing import Style, draw_boxes, paint
 from explainer.pictures.sheets import resized
-
-# What became of a box: the first three where the labels of the image are known, the last for one that the user gave.
-HIT, FALSE_ALARM, MISS, GIVEN = "hit", "false alarm", "miss", "given"
-
-
-@dataclass(frozen=True)
-class Detection:
-    """One detected object, or a box that was asked about: box in image pixels, confidence 0..1, class, where it came from.
-
-    `level` is the number of the head input, `stride` its pixels per cell, `row` the index of the raw prediction. The stride
-    is None where an exported model does not tell.
-    `outcome` is "hit", "false alarm" or "miss" where labels are known, "given" for a box that the user gave, else "".
-    A miss and a given box were not detected: their confidence is the one that the model gives that box and class, and
-    `remark` says why it can hardly be more, where the raw predictions around the box do.
-    """
-
-    xyxy: np.ndarray
-    confidence: float
-    class_index: int
-    name: str
-    stride: int | None
-    level: int
-    row: int
-    outcome: str = ""
-    remark: str = ""
-
-    @property
-    def was_found(self) -> bool:
-        """Whether the model detected it, so that it is no box of the user's."""
-        return self.outcome not in (MISS, GIVEN)
-
-    @property
-    def caption(self) -> str:
-        """What is written on its box: the class, and that it was missed."""
-        return f"miss: {self.name}" if self.outcome == MISS else self.name
-
-    def columns(self) -> dict[str, object]:
-        """Return which detection this is by column name, as tables tell it."""
-        x1, y1, x2, y2 = self.xyxy.tolist()
-        return {
-            "class": self.class_index,
-            "name": self.name,
-            "confidence": self.confidence,
-            "x1": x1,
-            "y1": y1,
-            "x2": x2,
-            "y2": y2,
-            "stride": self.stride,
-        }
 
 
 @dataclass(frozen=True)
@@ -263,7 +215,11 @@ class Explanation(Presentable):
 
         class_name: show the map and the boxes of this class alone; it must be one of `per_class`.
         """
-        return overlays.explanation_overlay(self, style or Style(), class_name)
+        style, shown = style or Style(), self.shown
+        detections = [entry.detection for entry in self.detections]
+        if class_name is not None:
+            detections, shown = [found for found in detections if found.name == class_name], self.per_class[class_name]
+        return draw_boxes(paint(self.image_rgb, shown, style, has_sign=self.has_sign), detections, style)
 
     @property
     def has_sign(self) -> bool:
@@ -276,9 +232,9 @@ class Explanation(Presentable):
         return self.heatmap if self.signed is None else self.signed
 
     @property
-    def per_detection(self) -> overlays.Overlays:
+    def per_detection(self) -> sheets.Overlays:
         """The overlay of each detection by itself, RGB uint8 (H, W, 3), drawn when it is asked for."""
-        return overlays.Overlays(self, Style())
+        return sheets.Overlays(self, Style())
 
     @property
     def found(self) -> dict[str, list[Detection]]:
@@ -292,15 +248,15 @@ class Explanation(Presentable):
 
     def overlay_of(self, index: int, style: Style | None = None) -> np.ndarray:
         """Return the photograph under the heatmap of one detection, with its box, RGB uint8 (H, W, 3)."""
-        return overlays.detection_overlay(self, index, style or Style())
+        return sheets.detection_overlay(self, index, style or Style())
 
     def contact_sheet(self, style: Style | None = None) -> np.ndarray:
         """Return small pictures on one sheet: the photograph with boxes, the whole heatmap, then each detection's own."""
-        return overlays.contact_sheet(self, style or Style())
+        return sheets.contact_sheet(self, style or Style())
 
     def scales_sheet(self, style: Style | None = None) -> np.ndarray:
         """Return small pictures in a row: the photograph with boxes, then the map of what comes from each stride."""
-        return overlays.scales_sheet(self, style or Style())
+        return sheets.scales_sheet(self, style or Style())
 
     def what_is_at(self, stride: int) -> str:
         """Return in words what was explained of one stride."""
@@ -328,7 +284,7 @@ class Explanation(Presentable):
         if self.per_scale:
             yield ("scales",), self.scales_sheet(style)
         if per_detection:
-            for entry, picture in zip(enumerate(self.detections), overlays.Overlays(self, style), strict=True):
+            for entry, picture in zip(enumerate(self.detections), sheets.Overlays(self, style), strict=True):
                 index, found = entry[0], entry[1].detection
                 yield (f"{index}_{found.name}_{found.confidence:.2f}",), picture
             yield ("sheet",), self.contact_sheet(style)

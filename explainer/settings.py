@@ -6,12 +6,15 @@ with the reason in one line.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Integral, Real
 
+from explainer.detectors.detector import PLACES, Suppression
+from explainer.detectors.predictions import ITEM_ALIASES, ITEMS, canonical_item
 from explainer.detectors.weights import is_exported
 from explainer.errors import UsageError, unknown
-from explainer.items import ITEM_ALIASES, ITEMS, canonical_item
-from explainer.methods import BASELINES, FUSIONS, METHODS, PLACES, canonical_method, needs_layers, predictions_alone
+from explainer.methods.black_box import BASELINES
+from explainer.methods.catalogue import FUSIONS, METHODS, canonical_method, predictions_alone
 
 
 def option(default, text: str, *, group: str, **argument):
@@ -153,6 +156,13 @@ class Settings:
             raise UsageError(f"--keep-only-topk {self.keep_only_topk} is no percentage; try --keep-only-topk 10")
         check_combination(self)
 
+    @cached_property
+    def suppression(self) -> Suppression:
+        """What becomes a detection."""
+        return Suppression(
+            conf_thres=self.conf_thres, iou_thres=self.iou_thres, max_det=self.max_det, classes=self.classes
+        )
+
     def _check_masks(self) -> None:
         """Raise UsageError where the random masks cannot be as they were asked for."""
         for name, value, least in (("masks", self.masks, 1), ("grid", self.grid, 2), ("seed", self.seed, 0)):
@@ -217,54 +227,28 @@ def check_whole_number(name: str, value: int, at_least: int) -> None:
         raise UsageError(f"--{name} {value} is not a whole number of at least {at_least}")
 
 
-def check_combination(settings) -> None:
+def check_combination(settings: Settings) -> None:
     """Raise UsageError where the method of some Settings cannot do what other settings ask for."""
     name, method = settings.method, METHODS[settings.method]
-    if method.reads == "biases" and settings.layer != ("auto",):
-        raise UsageError(f"{name} reads all layers that have a bias; leave --layer out")
+    usual = {"layer": ("auto",), "fuse": "auto", "backprop_array": method.items}
+    for option_name, reason in method.refuses.items():
+        given = getattr(settings, option_name)
+        if given != usual.get(option_name, False):
+            raise UsageError(f"{name} {reason}; leave {as_typed(option_name, given)} out")
     if method.project and settings.eigen_smooth:
         raise UsageError(
             f"--eigen-smooth does not apply to {name}, which has a way of its own to make a map of channels; leave it out"
         )
-    if method.reads == "predictions":
-        check_black_box(settings)
-    if method.merge == "sum" and settings.fuse != "auto":
-        raise UsageError(f"{name} adds its layers up; leave --fuse {settings.fuse} out")
-    if method.target == "finer":
-        check_comparison(settings)
-    if method.target in {"items", "boxes"} and settings.use_old_target_method:
-        raise UsageError(f"{name} explains single detections; leave --use-old-target-method out")
     if settings.signed:
         check_sign(settings)
     if settings.signed and settings.renormalize:
         raise UsageError("--renormalize scales what speaks for inside each box; leave it or --signed out")
 
 
-def check_black_box(settings) -> None:
-    """Raise UsageError where layers, or parts of a prediction, are asked for that a black-box method does not look at."""
-    name = settings.method
-    if settings.layer != ("auto",):
-        raise UsageError(
-            f"{name} reads no layer, only predictions; leave --layer {' '.join(map(str, settings.layer))} out"
-        )
-    if settings.fuse != "auto":
-        raise UsageError(f"{name} reads no layers that could be fused; leave --fuse {settings.fuse} out")
-    if settings.eigen_smooth:
-        raise UsageError(f"{name} has no channels to smooth over; leave --eigen-smooth out")
-    if settings.backprop_array != ("class",):
-        items = " ".join(settings.backprop_array)
-        raise UsageError(f"{name} explains box, class and confidence together; leave --backprop-array {items} out")
-    if settings.use_old_target_method:
-        raise UsageError(f"{name} explains single detections; leave --use-old-target-method out")
-
-
-def check_comparison(settings) -> None:
-    """Raise UsageError where something else than the class of a detection is to be compared."""
-    if settings.backprop_array != ("class",):
-        items = " ".join(settings.backprop_array)
-        raise UsageError(f"{settings.method} compares classes; leave --backprop-array {items} out")
-    if settings.use_old_target_method:
-        raise UsageError(f"{settings.method} compares classes of one detection; leave --use-old-target-method out")
+def as_typed(name: str, value: object) -> str:
+    """Return an option as it is typed, with its value unless it is a flag."""
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is True else f"{flag} {' '.join(map(str, as_tuple(value)))}"
 
 
 def check_sign(settings) -> None:
@@ -279,7 +263,7 @@ def check_sign(settings) -> None:
         raise UsageError(
             "--eigen-smooth shows a principal component, whose sign is arbitrary; leave it or --signed out"
         )
-    if settings.fuse in {"max", "product"}:
+    if FUSIONS.get(settings.fuse):
         raise UsageError(f"--fuse {settings.fuse} takes what speaks for, without what speaks against; leave it out")
     if settings.aug_smooth:
         raise UsageError("--aug-smooth averages what speaks for, without what speaks against; leave it or --signed out")
@@ -304,12 +288,7 @@ def check_given(settings, boxes, labels) -> None:
 def check_layers_there(weights: tuple, methods: Iterable[str]) -> None:
     """Raise UsageError where weights are an exported model, which gives predictions alone, and a method reads layers."""
     for entry in filter(is_exported, weights):
-        for method in filter(needs_layers, methods):
-            what = f"weights '{entry}' is no .pt checkpoint: an exported model"
-            raise UsageError(predictions_alone(what, method))
-
-
-def check_classes(settings, names: dict[int, str]) -> None:
-    """Raise UsageError where the method needs another class to compare with and the model has none."""
-    if METHODS[settings.method].target == "finer" and len(names) < 2:
-        raise UsageError(f"{settings.method} compares classes, and the model has only one; try --method GradCAM")
+        for method in methods:
+            if METHODS[method].reads_layers:
+                what = f"weights '{entry}' is no .pt checkpoint: an exported model"
+                raise UsageError(predictions_alone(what, method))

@@ -40,8 +40,8 @@ def open_run(options: Options) -> Job:
     known.check_source(source)
     folder = free_folder(options.project, options.name, options.exist_ok)
     explainer = open_explainer(options)
-    for network in explainer.networks:
-        known.check_classes(network.names, source)
+    for detector in explainer.detectors:
+        known.check_classes(detector.names, source)
     return Job(source, known, explainer, folder)
 
 

@@ -13,10 +13,11 @@ from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
+from explainer.detectors.detector import PLACES
 from explainer.detectors.weights import bundled_demo, model_names
 from explainer.errors import UsageError, unknown
 from explainer.files.labels import written_boxes
-from explainer.methods import METHODS, PLACES
+from explainer.methods.catalogue import METHODS
 from explainer.pictures.drawing import SELECTION, Style, canonical_colormap
 from explainer.settings import (
     Settings,
@@ -233,10 +234,11 @@ def build_parser(description: str, kind: type = Options) -> argparse.ArgumentPar
 
     In a group the options of the command itself come first, then the settings.
     """
+    places = table_of("places that --layer knows:", {place.name: place.about for place in PLACES.values()})
     parser = argparse.ArgumentParser(
         usage="%(prog)s [options]",
         description=description,
-        epilog=f"{table_of('places that --layer knows:', PLACES)}\n\n{BOTH_SPELLINGS}",
+        epilog=f"{places}\n\n{BOTH_SPELLINGS}",
         formatter_class=NarrowHelp,
     )
     groups = {title: parser.add_argument_group(title) for title in kind.GROUPS}

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from explainer.command.running import Tally, log_end
-from explainer.explanation import FALSE_ALARM, GIVEN, HIT, MISS, Detection
+from explainer.detectors.predictions import FALSE_ALARM, GIVEN, HIT, MISS, Detection
 from explainer.files.sources import Frame
-from explainer.pictures.overlays import detection_tile, tile_sheet
-from explainer.pictures.sheets import Tile
+from explainer.pictures.sheets import Tile, detection_tile, tile_sheet
 from utils.general import LOGGER
 
 PLURALS = {HIT: "hits", FALSE_ALARM: "false alarms", MISS: "misses", GIVEN: "given boxes"}

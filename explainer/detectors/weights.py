@@ -1,8 +1,10 @@
 """From what the user names as weights to a model that gradients can be taken of, or at least predictions."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from explainer.detectors.detector import Detector
 from explainer.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,12 +74,32 @@ def open_model(
     return models[0] if len(models) == 1 else nn.ModuleList(models)
 
 
+def detector_of(model, imgsz: tuple[int, int]) -> Detector:
+    """Return what is explained of a model: the model itself, loaded, or what `open_model` takes; a Detector as it is.
+
+    imgsz: the (height, width) that is asked for, which an exported model may not take.
+    """
+    if isinstance(model, Detector):
+        return model
+    from explainer.detectors.exported import Exported, exported_backend
+    from explainer.detectors.yolov5 import YOLOv5
+
+    opened = open_model(model)
+    backend = exported_backend(opened)
+    return YOLOv5(opened) if backend is None else Exported(backend, imgsz)
+
+
 def load(path: str | Path, device, half: bool, trust: bool):
     """Return the model of one checkpoint, fused; UsageError for a file that is none or is not there."""
+    from torch import no_grad
+
     from explainer.checkpoints.checkpoint import load_model
     from utils.general import LOGGER
 
-    model = load_model(find_or_download(path), trust=trust).to(device).fuse().eval()
+    model = load_model(find_or_download(path), trust=trust).to(device)
+    # Stock YOLOv5 computes the fused weights with gradients where those of the checkpoint are not frozen.
+    with no_grad():
+        model = model.fuse().eval()
     if half and device.type == "cpu":
         LOGGER.warning("WARNING ⚠️ half precision needs a GPU; going on in full precision")
     return model.half() if half and device.type != "cpu" else model
@@ -90,8 +112,19 @@ def load_exported(path: str | Path, **how):
     # What a stock checkout and this tree raise for formats, files and runtimes that are not there.
     try:
         return DetectMultiBackend(str(path), **how).eval()
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, *errors_of_onnx_runtime()) as error:
         raise UsageError(f"weights '{path}' cannot be run: {error}") from error
+
+
+def errors_of_onnx_runtime() -> tuple[type[Exception], ...]:
+    """Return the exceptions of ONNX Runtime, which have no base of their own; none where it was not imported."""
+    state = sys.modules.get("onnxruntime.capi.onnxruntime_pybind11_state")
+    return tuple(kind for kind in vars(state).values() if is_exception(kind)) if state else ()
+
+
+def is_exception(kind: object) -> bool:
+    """Return whether something is a class of exceptions."""
+    return isinstance(kind, type) and issubclass(kind, Exception)
 
 
 def find_or_download(path: str | Path) -> str | Path:
@@ -101,9 +134,13 @@ def find_or_download(path: str | Path) -> str | Path:
     if Path(path).exists():
         return path
     try:
-        return attempt_download(path)
+        found = attempt_download(path)
     except OSError as error:
         raise UsageError(f"{error}{demo_hint()}") from error
+    # Stock YOLOv5 says nothing of a file that is missing and has no official name.
+    if not Path(found).exists():
+        raise UsageError(f"weights '{path}' do not exist; check their path{demo_hint()}")
+    return found
 
 
 def bundled_demo(root: Path = ROOT) -> tuple[Path, Path] | None:

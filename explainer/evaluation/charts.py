@@ -7,11 +7,9 @@ import numpy as np
 import pandas as pd
 
 from explainer.evaluation.datasets import read_image
-from explainer.evaluation.figures import COST, DECISIVE, FIGURES
 from explainer.evaluation.options import GAUSSIAN
-from explainer.evaluation.summary import ALL_DETECTIONS, MUST_BEAT
-from explainer.pictures.overlays import detection_tile, tile_sheet
-from explainer.pictures.sheets import Tile
+from explainer.evaluation.summary import ALL_DETECTIONS, COST, DECISIVE, FIGURES, MUST_BEAT
+from explainer.pictures.sheets import Tile, detection_tile, tile_sheet
 
 DOTS_PER_INCH = 110
 DELETION, INSERTION, METHOD, BASELINE, BEST = "#c0392b", "#2471a3", "#2471a3", "#a6acaf", "#1e8449"

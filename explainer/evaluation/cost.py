@@ -10,7 +10,7 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from explainer.network import Network
+from explainer.detectors.white_box import WhiteBox
 
 STATUS, CLEAR_REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 # What the kernel takes for "forget the highest memory use so far".
@@ -36,23 +36,23 @@ class Cost:
 class Meter:
     """Counts what is run of a network while it is entered.
 
-    copies   changed copies of the network, whose passes count as its own for `inside`, and for nothing else
+    copies   changed copies of the detector, whose passes count as its own for `inside`, and for nothing else
     inside   seconds within the forward passes of the whole network
     """
 
-    def __init__(self, network: Network, copies: Iterable[Network] = ()):
-        self.network, self.device = network, network.weight.device
+    def __init__(self, detector: WhiteBox, copies: Iterable[WhiteBox] = ()):
+        self.detector, self.device = detector, detector.device
         self.copies = tuple(copies)
         self.inside = 0.0
         self._work, self._work_of_a_pass, self._entered = 0, 1, 0.0
 
     def __enter__(self) -> "Meter":
         self._stack = ExitStack()
-        for network in (self.network, *self.copies):
-            for member in network.members.values():
-                self._keep(member.register_forward_pre_hook(self._enter_pass))
-                self._keep(member.register_forward_hook(self._leave_pass))
-        for module in self.network.modules:
+        for detector in (self.detector, *self.copies):
+            for model in detector.passes:
+                self._keep(model.register_forward_pre_hook(self._enter_pass))
+                self._keep(model.register_forward_hook(self._leave_pass))
+        for module in self.detector.modules:
             if isinstance(module, nn.Conv2d):
                 self._keep(module.register_forward_hook(self._add_work))
         return self
@@ -111,12 +111,12 @@ def forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif os.access(CLEAR_REFERENCES, os.W_OK):
-        CLEAR_REFERENCES.write_text(FORGET_PEAK)
+        CLEAR_REFERENCES.write_text(FORGET_PEAK, encoding="ascii")
 
 
 def resident_bytes(entry: str) -> int | None:
     """Return the bytes of a line of Linux's account of this process, VmRSS or VmHWM; None where its peak cannot be reset."""
     if not os.access(CLEAR_REFERENCES, os.W_OK):
         return None
-    lines = (line.split() for line in STATUS.read_text().splitlines())
+    lines = (line.split() for line in STATUS.read_text(encoding="utf-8").splitlines())
     return next((int(words[1]) * 1024 for words in lines if words[0] == f"{entry}:"), None)

@@ -10,18 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from explainer.black_box import batch_size
-from explainer.detecting import detect, prepare
+from explainer.detectors.detector import Detector
+from explainer.detectors.predictions import Detection, Predictions
+from explainer.detectors.weights import detector_of
 from explainer.evaluation.cost import Cost, Meter
 from explainer.evaluation.faithfulness import Curves, Perturbation, Protocol, road
 from explainer.evaluation.location import Location, location_figures, locations_of
 from explainer.evaluation.options import GAUSSIAN, Evaluation
 from explainer.evaluation.sanity import Sanity, shuffled_copies
 from explainer.explain import Explainer
-from explainer.explanation import Detection, DetectionExplanation
+from explainer.explanation import DetectionExplanation
 from explainer.files.labels import Label
 from explainer.maps.measures import area_under, confidence_drop, gaussian_in_box
-from explainer.network import Network, borrowed
+from explainer.methods.black_box import batch_size
 from explainer.settings import Settings
 
 # A method and a layer, as tables name them.
@@ -49,8 +50,8 @@ class Answer:
 class ByExplainer:
     """One method of the explainer, as it is set."""
 
-    def __init__(self, network: Network, layer: str, settings: Settings):
-        self.explainer = Explainer(network, **vars(settings))
+    def __init__(self, detector: Detector, layer: str, settings: Settings):
+        self.explainer = Explainer(detector, **vars(settings))
         self.method, self.layer = settings.method, layer
 
     def __call__(self, image_rgb: np.ndarray, detections: Sequence[Detection]) -> Answer:
@@ -81,12 +82,12 @@ Contender = ByExplainer | GaussianBox
 class Scene:
     """One image under evaluation.
 
-    raw        (N, 5 + classes) raw predictions
-    locations  where the evaluated detections lie
+    predictions  of the whole image, (N)
+    locations    where the evaluated detections lie
     """
 
     image_rgb: np.ndarray
-    raw: Tensor
+    predictions: Predictions
     locations: list[Location]
     perturbation: Perturbation
 
@@ -99,15 +100,17 @@ class Scene:
 class Evaluator:
     """Scores the heatmaps of every contender for the detections of one image after the other.
 
+    model  a detection model, or a Detector of your own
     meter  counts what is run of the network while it is entered
     """
 
-    def __init__(self, model: nn.Module, options: Evaluation):
+    def __init__(self, model: nn.Module | Detector, options: Evaluation):
         self.options = options
-        self.network = Network(model)
-        copies = shuffled_copies(self.network, options.seed) if options.sanity else {}
-        self.meter = Meter(self.network, map(Network, copies.values()))
-        random, *methods = [ByExplainer(self.network, layer, settings) for layer, settings in options.settings()]
+        ways = list(options.settings())
+        self.detector = detector_of(model, ways[0][1].imgsz)
+        copies = shuffled_copies(self.detector, options.seed) if options.sanity else {}
+        self.meter = Meter(self.detector, copies.values())
+        random, *methods = [ByExplainer(self.detector, layer, settings) for layer, settings in ways]
         self.contenders: list[Contender] = [random, GaussianBox(), *methods]
         self.reference = random.explainer
         checked = (random, *methods) if copies else ()
@@ -120,7 +123,7 @@ class Evaluator:
         wanted = [each for each in self.contenders if (each.method, each.layer) not in without]
         if not wanted:
             return
-        with borrowed(self.network):
+        with self.detector.borrowed():
             scene = self._scene(image_rgb, labels)
             for contender in wanted if scene.locations else ():
                 with self.meter.measuring() as cost:
@@ -128,31 +131,32 @@ class Evaluator:
                 yield self._rows(contender, scene, answer, cost)
 
     def explain(self, image_rgb: np.ndarray, row: int, contender: Contender) -> tuple[Detection, np.ndarray]:
-        """Return an evaluated detection, known by its raw prediction, and its heatmap by a contender."""
-        with borrowed(self.network):
+        """Return an evaluated detection, known by its prediction, and its heatmap by a contender."""
+        with self.detector.borrowed():
             detections = self._scene(image_rgb, ()).detections
             found = next(detection for detection in detections if detection.row == row)
             return found, contender(image_rgb, [found]).heatmaps[0]
 
     def _scene(self, image_rgb: np.ndarray, labels: tuple[Label, ...]) -> Scene:
         """Return what there is to evaluate in an image."""
-        image, letterbox = prepare(image_rgb, self.reference.input_size, self.network)
+        image, letterbox = self.detector.prepare(image_rgb, self.reference.sight.input_size)
         with self.meter.calibrating():
-            recording = self.network.record(image, (), False)
-        found, _ = detect(self.network, recording, letterbox, self.reference.settings)
+            recording = self.detector.record(image, (), False)
+        found, _ = self.detector.detect(recording, letterbox, self.reference.settings.suppression)
         chosen = self._sample([detection for detection in found if has_area(detection)])
         options = self.options
         at_once = options.batch_size or batch_size(image.device)
         protocol = Protocol(options.deletion, options.steps, at_once, options.seed)
         rows = [detection.row for detection in chosen]
         perturbation = Perturbation(self._predict, image, letterbox, rows, protocol)
-        return Scene(image_rgb, recording.raw, locations_of(chosen, labels, image_rgb.shape[:2]), perturbation)
+        locations = locations_of(chosen, labels, image_rgb.shape[:2])
+        return Scene(image_rgb, recording.predictions, locations, perturbation)
 
-    def _predict(self, images: Tensor) -> Tensor:
-        """Return the raw predictions of masked images, as precise as the options want them."""
+    def _predict(self, images: Tensor) -> Predictions:
+        """Return the predictions (B, N) for masked images, as precise as the options want them."""
         kind = images.device.type
         with torch.autocast(kind, torch.bfloat16 if kind == "cpu" else torch.half, enabled=self.options.half):
-            return self.network.predict(images)
+            return self.detector.predict(images)
 
     def _sample(self, detections: list[Detection]) -> list[Detection]:
         """Return as many detections as an image may have, drawn by seed, most confident first."""
@@ -184,7 +188,7 @@ class Evaluator:
             further.append([{"road": value} for value in road(perturbation, answer.heatmaps, each)])
         sanity = self.sanity.get((contender.method, contender.layer))
         if sanity:
-            further.append(sanity.figures(scene.image_rgb, answer.explained, scene.raw))
+            further.append(sanity.figures(scene.image_rgb, answer.explained, scene.predictions))
         for more in further:
             for row, entry in zip(rows, more, strict=True):
                 row |= entry

@@ -12,15 +12,16 @@ from itertools import islice
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate
 
-from explainer.black_box import GREY, blur
+from explainer.detectors.predictions import Predictions
 from explainer.maps.heatmaps import Letterbox
-from explainer.similarity import similarities, similarities_in_image
+from explainer.methods.black_box import GREY, blur
+from explainer.methods.targets import normalised, similarities, similarities_in_image
 from utils.general import xywh2xyxy
 
-# Images (B, 3, h, w) in 0..1 -> raw predictions (B, N, 5 + classes).
-Predict = Callable[[Tensor], Tensor]
+# Images (B, 3, h, w) in 0..1 -> predictions (B, N).
+Predict = Callable[[Tensor], Predictions]
 
 # Of the pixels that ROAD takes away.
 SHARES = (0.2, 0.4, 0.6, 0.8)
@@ -56,12 +57,12 @@ class Protocol:
 class Perturbation:
     """One image whose pixels are taken away and put back. Its padding is neither counted nor changed.
 
-        perturbation = Perturbation(network.predict, image, letterbox, [found.row for found in detections])
+        perturbation = Perturbation(detector.predict, image, letterbox, [found.row for found in detections])
         curves = perturbation.curves([entry.heatmap for entry in explanation.detections], range(len(detections)))
 
-    predict  gives raw predictions of images
+    predict  gives the predictions for images
     image    the network's input (1, 3, h, w) in 0..1
-    rows     the raw predictions of the image that its detections come from, the d-th for detection d
+    rows     the predictions for the image that its detections come from, the d-th for detection d
     """
 
     def __init__(
@@ -73,10 +74,10 @@ class Perturbation:
         protocol: Protocol = Protocol(),
     ):
         self.predict, self.image, self.letterbox, self.protocol = predict, image, letterbox, protocol
-        raw = predict(image)
-        sought = raw[0, list(rows)]
-        self.boxes_xyxy, self.directions = xywh2xyxy(sought[:, :4]), normalize(sought[:, 5:], dim=1)
-        self.clean = self._similarities(raw)[0]
+        whole = predict(image)
+        sought = whole[0].at(list(rows))
+        self.boxes_xyxy, self.directions = xywh2xyxy(sought.boxes_xywh), normalised(sought.probabilities)
+        self.clean = self._similarities(whole)[0]
 
     @cached_property
     def blurred(self) -> Tensor:
@@ -103,16 +104,16 @@ class Perturbation:
         while batch := list(islice(images, self.protocol.batch_size)):
             tensors, detections = zip(*batch, strict=True)
             # To copy a single image takes as long as to mask it.
-            raw = self.predict(tensors[0] if len(tensors) == 1 else torch.cat(tensors))
-            for predictions, index in zip(raw, detections, strict=True):
+            masked = self.predict(tensors[0] if len(tensors) == 1 else torch.cat(tensors))
+            for predictions, index in zip(masked, detections, strict=True):
                 own = slice(index, index + 1)
                 found = similarities_in_image(predictions, self.boxes_xyxy[own], self.directions[own])
                 parts.append(found / self.clean[own])
         return torch.cat(parts).cpu().numpy()
 
-    def _similarities(self, raw: Tensor) -> Tensor:
-        """Return the similarity of each detection with raw predictions (B, N, 5 + classes) of images, (B, D)."""
-        return similarities(raw, self.boxes_xyxy, self.directions)
+    def _similarities(self, predictions: Predictions) -> Tensor:
+        """Return the similarity of each detection with the predictions (B, N) for images, (B, D)."""
+        return similarities(predictions, self.boxes_xyxy, self.directions)
 
     def curves(self, maps: Sequence[np.ndarray], detections: Sequence[int]) -> list[Curves]:
         """Return the curves of heatmaps, float (height, width) of any size over the image's content, and their detections."""

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from explainer.explanation import Detection
+from explainer.detectors.predictions import Detection
 from explainer.files.labels import Box, Label, boxes_of
 from explainer.maps import measures
 from explainer.maps.heatmaps import pixels_in_box
 from explainer.maps.measures import Region
-from explainer.outcomes import OVERLAP_OF_A_HIT, overlaps
+from explainer.subjects import OVERLAP_OF_A_HIT, overlaps
 
 
 @dataclass(frozen=True)

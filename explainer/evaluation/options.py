@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from explainer.errors import UsageError, unknown
-from explainer.methods import FUSIONS, METHODS, canonical_method
+from explainer.methods.catalogue import FUSIONS, METHODS, canonical_method
 from explainer.settings import Settings, as_tuple, check_fraction, check_whole_number, option
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,8 +18,6 @@ RANDOM = "RandomCAM"
 GAUSSIAN = "GaussianBox"
 # In place of the names of all methods.
 EVERY = "all"
-# Targets that --backprop-array has no part in: the method knows what it explains.
-ITS_OWN_QUESTION = ("finer", "similarity")
 
 
 def as_in_settings(name: str, *, group: str):
@@ -152,7 +150,8 @@ class Evaluation:
             method=method,
             layer=tuple(layer.split(",")),
             fuse=fuse,
-            backprop_array="class" if METHODS[method].target in ITS_OWN_QUESTION else self.backprop_array,
+            # Some methods know what they explain.
+            backprop_array="auto" if "backprop_array" in METHODS[method].refuses else self.backprop_array,
             imgsz=self.imgsz,
             conf_thres=self.conf_thres,
             iou_thres=self.iou_thres,

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from explainer.errors import UsageError
-from explainer.evaluation.figures import FIGURES
 from explainer.evaluation.options import Evaluation
+from explainer.evaluation.summary import FIGURES
 from explainer.files.results import write_picture
 
 IDENTITY = ("image", "row", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride", "method", "layer", "read")

@@ -3,44 +3,31 @@
 Sanity checks for saliency maps, https://arxiv.org/abs/1810.03292.
 """
 
-from collections.abc import Iterator
-from copy import deepcopy
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from explainer.evaluation.figures import RANDOMISED
+from explainer.detectors.predictions import Predictions
+from explainer.detectors.white_box import WhiteBox
 from explainer.explain import Explainer
 from explainer.explanation import DetectionExplanation
 from explainer.maps.measures import spearman, structural_similarity
-from explainer.network import Network
-from explainer.places import backbone_end
 
 # Heatmaps are compared at this longer side in pixels: what a map says does not depend on fine detail.
 COMPARED_SIDE = 160
 
 
-def shuffled_copies(network: Network, seed: int) -> dict[str, nn.Module]:
-    """Return copies of the model by stage: weights shuffled in the head, in head and neck, and everywhere.
+def shuffled_copies(detector: WhiteBox, seed: int) -> dict[str, WhiteBox]:
+    """Return copies of a detector by stage: of a YOLOv5 with the weights of the head shuffled, of head and neck, and of all.
 
     Each parameter's values stay and change places, so that activations keep their scale. The model itself is not touched.
     """
-    copies = {}
-    latest, generator = deepcopy(network.model), torch.Generator().manual_seed(seed)
-    for stage in RANDOMISED:
-        for member in Network(latest).members.values():
-            for layer in layers_of_stage(member, stage):
-                shuffle(layer, generator)
-        copies[stage] = latest
-        latest = deepcopy(latest)
+    copies, latest, generator = {}, detector.copy(), torch.Generator().manual_seed(seed)
+    for stage in latest.randomisable():
+        for layer in latest.randomisable()[stage]:
+            shuffle(layer, generator)
+        copies[stage], latest = latest, latest.copy()
     return copies
-
-
-def layers_of_stage(member: nn.Module, stage: str) -> Iterator[nn.Module]:
-    """Yield the numbered layers that a stage shuffles and the one before it did not."""
-    neck, head = backbone_end(member) + 1, len(member.model) - 1
-    yield from member.model[{"head": slice(head, None), "neck": slice(neck, head), "all": slice(0, neck)}[stage]]
 
 
 @torch.no_grad()
@@ -54,18 +41,21 @@ def shuffle(layer: nn.Module, generator: torch.Generator) -> None:
 class Sanity:
     """Compares the maps of one method with those of copies of the model, and of another class."""
 
-    def __init__(self, explainer: Explainer, copies: dict[str, nn.Module]):
+    def __init__(self, explainer: Explainer, copies: dict[str, WhiteBox]):
         settings = explainer.settings
         self.explainer = explainer
         self.copies = {stage: Explainer(copy, **vars(settings)) for stage, copy in copies.items()}
 
-    def figures(self, image_rgb: np.ndarray, explained: list[DetectionExplanation], raw: Tensor) -> list[dict]:
-        """Return the figures of each explained detection, given the raw predictions (N, 5 + classes) of the image."""
+    def figures(
+        self, image_rgb: np.ndarray, explained: list[DetectionExplanation], predictions: Predictions
+    ) -> list[dict]:
+        """Return the figures of each explained detection, given the predictions (N) for the image."""
         size = compared_size(image_rgb.shape[:2])
         maps = [entry.heatmap_at(size) for entry in explained]
         own = [entry.detection.class_index for entry in explained]
         others = [
-            second_class(raw[entry.detection.row, 5:], index) for entry, index in zip(explained, own, strict=True)
+            second_class(predictions.probabilities[entry.detection.row], index)
+            for entry, index in zip(explained, own, strict=True)
         ]
         asked = [(stage, copy, own) for stage, copy in self.copies.items()]
         if None not in others:

@@ -3,7 +3,7 @@
 map          float32 (height, width) of any size: in cells of a layer, in pixels of the network's input or of the image
 heatmap      a map at the size of the original image with values in 0..1
 signed map   one at that size with values in -1..1: what speaks for a score is positive, what speaks against it negative
-merge        the maps of several layers become one, before they are laid on the image: `MERGES`
+merge        the maps of several layers become one, before they are laid on the image: `merged_by_...`
 combine      what several detections show becomes one picture: `hottest`, `for_and_against`
 """
 
@@ -183,11 +183,6 @@ def keep_strongest(signed: np.ndarray, percent: float) -> np.ndarray:
     return np.where(among_largest(np.abs(signed), percent), signed, 0).astype(np.float32)
 
 
-def kept_apart(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
-    """Return the maps as they are: a heatmap is the mean of several."""
-    return tuple(cams)
-
-
 def merged_by_product(cams: list[np.ndarray], letterbox: Letterbox) -> Cams:
     """Return the product of the maps, each scaled to 0..1 and at the input's size."""
     whole = np.prod([scaled_to_input([cam], letterbox) for cam in cams], axis=0, dtype=np.float32)
@@ -250,13 +245,3 @@ def scaled_to_input(cams: list[np.ndarray] | Cams, letterbox: Letterbox) -> np.n
             normalise(positive, positive[letterbox.content_cells(cam.shape)]), letterbox.input_size[::-1]
         )
     return np.clip(normalise(total, total[inside]), 0, 1)
-
-
-# Maps (h, w) of several layers and the letterbox -> those that stand for them.
-MERGES = {
-    "mean": kept_apart,
-    "max": merged_by_max,
-    "product": merged_by_product,
-    "fine*deep": merged_fine_times_deep,
-    "sum": merged_by_sum,
-}

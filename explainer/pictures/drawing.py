@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from math import ceil
+from operator import attrgetter
 
 import numpy as np
 
@@ -111,14 +112,15 @@ def draw_boxes(image_rgb: np.ndarray, detections: Sequence, style: Style) -> np.
     """
     from utils.plots import Annotator, colors
 
-    names = " ".join(found.caption for found in detections)
-    annotator = Annotator(image_rgb.copy(), line_width=style.line_thickness, example=names or "abc")
-    for found in reversed(detections):
-        text = found.caption if style.hide_conf else f"{found.caption} {found.confidence:.2f}"
+    captions = list(map(attrgetter("caption"), detections))
+    were_found = list(map(attrgetter("was_found"), detections))
+    annotator = Annotator(image_rgb.copy(), line_width=style.line_thickness, example=" ".join(captions) or "abc")
+    for found, caption in reversed(list(zip(detections, captions, strict=True))):
+        text = caption if style.hide_conf else f"{caption} {found.confidence:.2f}"
         annotator.box_label(found.xyxy.tolist(), "" if style.hide_labels else text, color=colors(found.class_index))
     picture = np.array(annotator.result())
-    for found in detections:
-        if not found.was_found:
+    for found, was_found in zip(detections, were_found, strict=True):
+        if not was_found:
             dash(picture, found.xyxy, annotator.lw)
     return picture
 

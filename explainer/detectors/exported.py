@@ -1,38 +1,35 @@
-"""An exported model, TorchScript or ONNX, seen by the methods that need predictions alone."""
+"""An exported YOLOv5, TorchScript or ONNX, for the methods that need predictions alone."""
 
-from collections.abc import Iterable
-from types import SimpleNamespace
+from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from explainer.detectors.detector import Suppression
+from explainer.detectors.predictions import Detection, Predictions, Recording
+from explainer.detectors.white_box import Letterboxing
+from explainer.detectors.yolov5 import suppressed
 from explainer.errors import UsageError
-from explainer.methods import needs_layers, predictions_alone
-from explainer.network import PREDICTIONS, Level, Network, Recording
-from explainer.settings import Settings
-from utils.general import check_img_size
+from explainer.maps.heatmaps import Letterbox
 
 # Strides that the inputs of a head can have; a head has some that follow each other, and a few anchors at each.
 STRIDES = (4, 8, 16, 32, 64, 128)
 MOST_ANCHORS = 9
-# More raw predictions than any model gives.
-ALL = 1 << 40
 # The names that a backend makes up where the model brings none.
 PLACEHOLDERS = 999
 
 
-class Exported:
-    """A model that gives predictions and nothing else. Where no layer is read it takes the place of a `Network`.
+class Exported(Letterboxing):
+    """A model that gives predictions and nothing else.
 
-    names        the class names by index
-    stride       an input's height and width are multiples of it
-    levels       where the raw predictions come from: one level without a stride where that cannot be told
-    weight       an empty tensor, which knows the device and the precision
-    rectangular  whether it takes inputs of any height and width
-    batched      whether it takes several images at once
+    grids    where the predictions come from, told by their number and where they lie; one without a stride where that
+             cannot be told
+    batched  whether it takes several images at once
     """
 
-    heads = grids = ()
+    reads_layers = False
 
     def __init__(self, backend: nn.Module, imgsz: tuple[int, int]):
         """Look at the predictions for an empty image. imgsz: the (height, width) that is asked for.
@@ -40,35 +37,54 @@ class Exported:
         UsageError for a model that does not take images of that size, or that is no YOLOv5 detector.
         """
         self.model, self.stride = backend, int(backend.stride)
-        self.modules, self.parameters = tuple(backend.modules()), tuple(backend.parameters())
-        self.weight = torch.empty(0, device=backend.device, dtype=torch.half if backend.fp16 else torch.float32)
+        self.modules = tuple(backend.modules())
         shape = declared_shape(backend)
         self.batched = backend.jit if shape is None else not isinstance(shape[0], int)
         self.rectangular = shape is not None and not any(isinstance(side, int) for side in shape[2:])
         height, width = size = self.input_size(imgsz)
         check_size(shape, size)
-        outputs = self._try(torch.zeros(1, 3, height, width).to(self.weight))
-        self.columns = 5 + class_count(outputs, backend.names)
-        self.names = {index: backend.names[index] for index in range(self.columns - 5)}
-        self.levels = levels_of(outputs[0][0].float(), size)
+        outputs = self._try(torch.zeros(1, 3, height, width, device=self.device, dtype=self.dtype))
+        classes = class_count(outputs, backend.names)
+        self.columns = 5 + classes
+        self.names = {index: backend.names[index] for index in range(classes)}
+        self.grids = grids_of(outputs[0][0].float(), size)
+        self.strides = tuple(grid.stride for grid in self.grids)
 
-    def input_size(self, imgsz: tuple[int, int]) -> tuple[int, int]:
-        """Return the height and width of an input: multiples of the stride."""
-        return tuple(check_img_size(list(imgsz), s=self.stride))
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs go."""
+        return self.model.device
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Return the raw predictions (B, N, 5 + classes), float32, of images (B, 3, h, w)."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its inputs."""
+        return torch.half if self.model.fp16 else torch.float32
+
+    def predict(self, images: Tensor) -> Predictions:
+        """Return the predictions (B, N), float32, for images (B, 3, h, w; 0..1)."""
         parts = [images] if self.batched else images.split(1)
-        return torch.cat([self._outputs(part)[0][..., : self.columns].float() for part in parts])
+        return Predictions.of_columns(
+            torch.cat([self._outputs(part)[0][..., : self.columns].float() for part in parts])
+        )
 
     def record(self, image: Tensor, layers: tuple[str, ...], with_graph: bool) -> Recording:
-        """Run one forward pass of an image. Of the head's inputs nothing but their size is known."""
-        height, width = image.shape[2:]
-        cells = [(height // level.stride, width // level.stride) if level.stride else (1, 1) for level in self.levels]
-        return Recording(image, self.predict(image)[0], tuple(torch.empty(1, 0, *size) for size in cells), {})
+        """Run one forward pass of an image (1, 3, h, w); there are no layers to record."""
+        predictions, ends = self.predict(image)[0], []
+        for grid in self.grids:
+            here = grid.count(image.shape[2:]) if grid.stride else len(predictions.boxes_xywh)
+            ends.append((ends[-1] if ends else 0) + here)
+        return Recording(image, predictions, {}, tuple(ends))
+
+    def detect(
+        self, recording: Recording, letterbox: Letterbox, suppression: Suppression
+    ) -> tuple[list[Detection], Tensor]:
+        """Return the detections of YOLOv5's non-maximum suppression and their boxes (D, 4) in input pixels, unclipped."""
+        kept = suppressed(recording.predictions.columns(), suppression)
+        return kept.detections(recording, letterbox, self.names, self.strides), kept.boxes_xyxy
 
     @torch.no_grad()
     def _outputs(self, images: Tensor) -> list[Tensor]:
+        """Return what the model gives for images."""
         outputs = self.model(images)
         return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
@@ -88,21 +104,16 @@ class Exported:
             ) from error
 
 
-def network_of(model: nn.Module, ways: Iterable[Settings]) -> Network | Exported:
-    """Return the network inside a model that is explained in some ways; of an exported one what can be seen of it.
+class Grid(NamedTuple):
+    """The cells of one input of a head: pixels per cell, None where it cannot be told, and predictions from each cell."""
 
-    UsageError where one of the ways needs more than that.
-    """
-    backend = exported_backend(model)
-    if backend is None:
-        return Network(model)
-    for way in ways:
-        if needs_layers(way.method):
-            raise UsageError(predictions_alone("an exported model", way.method))
-        exported = Exported(backend, way.imgsz)
-        if way.scales and exported.levels[0].stride is None:
-            raise UsageError("--scales: where each prediction comes from cannot be told of this exported model")
-    return exported
+    stride: int | None
+    anchors: int
+
+    def count(self, input_size: tuple[int, int]) -> int:
+        """Return how many predictions come from an input of the network of this size."""
+        height, width = (side // self.stride for side in input_size)
+        return self.anchors * height * width
 
 
 def exported_backend(model: nn.Module) -> nn.Module | None:
@@ -119,7 +130,8 @@ def exported_backend(model: nn.Module) -> nn.Module | None:
 
 def declared_shape(backend: nn.Module) -> list | None:
     """Return the shape (B, 3, h, w) of what an ONNX model takes, a side of any length by its name; None if unknown."""
-    for owner in (backend, backend.model):
+    # Stock YOLOv5 keeps the session itself, and no model around it.
+    for owner in (backend, getattr(backend, "model", None)):
         session = getattr(owner, "session", None)
         if session is not None:
             return session.get_inputs()[0].shape
@@ -153,19 +165,18 @@ def class_count(outputs: list[Tensor], names: dict[int, str]) -> int:
     return classes
 
 
-def levels_of(raw: Tensor, input_size: tuple[int, int]) -> list[Level]:
-    """Return the head inputs that raw predictions (N, 5 + classes) come from, told by their number and where they lie.
+def grids_of(raw: Tensor, input_size: tuple[int, int]) -> list[Grid]:
+    """Return the grids that raw predictions (N, 5 + classes) come from, told by their number and where they lie.
 
-    Raw predictions are ordered by head input, then anchor, then y, then x, and their centres lie near their cells.
+    Predictions are ordered by head input, then anchor, then y, then x, and their centres lie near their cells.
     """
     for strides in runs(STRIDES):
         if all(side % stride == 0 for side in input_size for stride in strides):
             cells = cell_centres(strides, input_size)
             anchors, rest = divmod(len(raw), sum(map(len, cells)))
             if not rest and anchors <= MOST_ANCHORS and near_cells(raw, strides, cells, anchors):
-                head = SimpleNamespace(na=anchors)
-                return [Level(head, index, PREDICTIONS, stride) for index, stride in enumerate(strides)]
-    return [Level(SimpleNamespace(na=ALL), 0, PREDICTIONS, None)]
+                return [Grid(stride, anchors) for stride in strides]
+    return [Grid(None, 0)]
 
 
 def runs(entries: tuple) -> list[tuple]:
@@ -184,7 +195,7 @@ def cell_centres(strides: tuple[int, ...], input_size: tuple[int, int]) -> list[
 
 
 def near_cells(raw: Tensor, strides: tuple[int, ...], cells: list[Tensor], anchors: int) -> bool:
-    """Return whether the centre of each raw prediction lies within one stride of the centre of its cell."""
+    """Return whether the centre of each prediction lies within one stride of the centre of its cell."""
     first = 0
     for stride, centres in zip(strides, cells, strict=True):
         expected = centres.repeat(anchors, 1).to(raw)

@@ -5,15 +5,18 @@ the classes of pytorch_grad_cam where it has one that can be fed from outside.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from explainer.errors import UsageError
 
-# activations (1, C, h, w) and evidence that broadcasts to them, float32 -> what each channel adds, (C, h, w)
+# activations A (1, C, h, w) and evidence that broadcasts to them, float32 -> what each channel adds, (C, h, w)
 Contributions = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 # (C, h, w) -> map (h, w), float32, which may be negative
 Projection = Callable[[np.ndarray], np.ndarray]
+# activations and evidence -> map (h, w), float32, which may be negative
+Formula = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 # The kernel matrix of KPCA_CAM holds the square of it.
 CELLS_IN_KERNEL = 6400
@@ -22,15 +25,19 @@ CELLS_IN_KERNEL = 6400
 SMOOTHING_CELLS = 1.0
 
 
-def from_library(name: str) -> Callable[[], Contributions]:
-    """Return the loader of the contributions by the pytorch_grad_cam class called `name`."""
+@dataclass(frozen=True)
+class Library:
+    """The contributions by a class of pytorch_grad_cam, by its name; the library is imported when they are loaded."""
 
-    def load() -> Contributions:
+    name: str
+
+    def loaded(self) -> Contributions:
+        """Return the contributions."""
         import pytorch_grad_cam
         from torch import nn
 
         # The class wants a model to hook. It gets a stand-in: activations and gradients come from outside.
-        cam = getattr(pytorch_grad_cam, name)(nn.Linear(1, 1), [])
+        cam = getattr(pytorch_grad_cam, self.name)(nn.Linear(1, 1), [])
 
         def contributions(activations: np.ndarray, gradients: np.ndarray | None) -> np.ndarray:
             # As a batch of maps with one channel each, the channels come back before they are added up.
@@ -39,87 +46,69 @@ def from_library(name: str) -> Callable[[], Contributions]:
 
         return contributions
 
-    return load
+
+def weighted(activations: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return w A for evidence that is a weight w for each channel, (1, C, 1, 1), or a map itself."""
+    return (weights * activations)[0]
 
 
-def weighted() -> Contributions:
-    """Return the contributions of methods whose evidence is a weight for each channel."""
-    return lambda activations, weights: (weights * activations)[0]
+def weighted_by_mean(activations: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+    """Return mean(G) A: each channel weighted by the mean of its evidence G."""
+    return (evidence.mean(axis=(2, 3), keepdims=True) * activations)[0]
 
 
-def weighted_by_mean() -> Contributions:
-    """Return the contributions of methods that weight a channel by the mean of its evidence."""
-    return lambda activations, evidence: (evidence.mean(axis=(2, 3), keepdims=True) * activations)[0]
+def weighted_by_guided_mean(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Return mean(max(G, 0) [A > 0]) A: of the gradients the positive ones where the channel is active itself."""
+    guided = np.where(activations > 0, np.maximum(gradients, 0), 0)
+    return (guided.mean(axis=(2, 3), keepdims=True) * activations)[0]
 
 
-def weighted_by_guided_mean() -> Contributions:
-    """Return the contributions of channels by the mean of their positive gradients where they are active themselves."""
-
-    def contributions(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-        guided = np.where(activations > 0, np.maximum(gradients, 0), 0)
-        return (guided.mean(axis=(2, 3), keepdims=True) * activations)[0]
-
-    return contributions
+def activations_alone(activations: np.ndarray, _: None) -> np.ndarray:
+    """Return A as it is."""
+    return activations[0]
 
 
-def activations_alone() -> Contributions:
-    """Return the activations as they are."""
-    return lambda activations, _: activations[0]
+def gradient_times_activation(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Return G A, cell by cell."""
+    return (gradients * activations)[0]
 
 
-def gradient_times_activation() -> Contributions:
-    """Return the product, cell by cell."""
-    return lambda activations, gradients: (gradients * activations)[0]
+def absolute_gradient_times_activation(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Return |G| A, cell by cell."""
+    return (np.abs(gradients) * activations)[0]
 
 
-def absolute_gradient_times_activation() -> Contributions:
-    """Return the product of the gradient's size and the activation, cell by cell."""
-    return lambda activations, gradients: (np.abs(gradients) * activations)[0]
+def absolute_product(factors: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Return |F G|, cell by cell, for a factor F that is an image or a bias."""
+    return np.abs(factors * gradients)[0]
 
 
-def absolute_product() -> Contributions:
-    """Return the size of the product of factor and gradient, cell by cell."""
-    return lambda factors, gradients: np.abs(factors * gradients)[0]
+def smoothed_gradient_times_activation(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Return the locally smoothed gradients (I, C, h, w) times the activation, cell by cell: (I, C, h, w)."""
+    return smoothed(gradients) * activations
 
 
-def smoothed_gradient_times_activation() -> Contributions:
-    """Return the product of the locally smoothed gradients (I, C, h, w) and the activation, cell by cell: (I, C, h, w)."""
+def weighted_by_mean_where_it_matters(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Return mean(G) A S: the channels weighted by their mean gradient, and each cell by the size of its own.
 
-    def contributions(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-        return smoothed(gradients) * activations
-
-    return contributions
-
-
-def weighted_by_mean_where_it_matters() -> Contributions:
-    """Return the channels weighted by their mean gradient, and each cell of them by the size of its own gradient.
-
-    SSGrad-CAM: mean(G) A S, where S = |G| / max |G| is the space map of the channel.
+    SSGrad-CAM, where S = |G| / max |G| is the space map of the channel.
     """
-
-    def contributions(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-        return (gradients.mean(axis=(2, 3), keepdims=True) * activations * space_map(gradients))[0]
-
-    return contributions
+    return (gradients.mean(axis=(2, 3), keepdims=True) * activations * space_map(gradients))[0]
 
 
-def weighted_by_region_where_it_matters() -> Contributions:
+def weighted_by_region_where_it_matters(activations: np.ndarray, evidence: np.ndarray) -> np.ndarray:
     """Return the channels weighted as in Grad-CAM++ with the object's region, each cell by the size of its own gradient.
 
     SSGrad-CAM++: w A S with the space map S of SSGrad-CAM, w = sum(a max(G, 0)) and a = G^2 / (2 G^2 M + sum(A M) G^3),
     where M is 1 in the region and 0 elsewhere. The evidence (2, C, h, w) is G and M.
     """
-
-    def contributions(activations: np.ndarray, evidence: np.ndarray) -> np.ndarray:
-        gradients, region = evidence[:1], evidence[1:] > 0
-        in_region = (activations * region).sum(axis=(2, 3), keepdims=True)
-        squared = gradients**2
-        # The constant of pytorch_grad_cam's Grad-CAM++.
-        alpha = squared / (2 * squared * region + in_region * gradients**3 + 1e-6)
-        weights = (alpha * np.maximum(gradients, 0)).sum(axis=(2, 3), keepdims=True)
-        return (weights * activations * space_map(gradients))[0]
-
-    return contributions
+    gradients, region = evidence[:1], evidence[1:] > 0
+    in_region = (activations * region).sum(axis=(2, 3), keepdims=True)
+    squared = gradients**2
+    # The constant of pytorch_grad_cam's Grad-CAM++.
+    alpha = squared / (2 * squared * region + in_region * gradients**3 + 1e-6)
+    weights = (alpha * np.maximum(gradients, 0)).sum(axis=(2, 3), keepdims=True)
+    return (weights * activations * space_map(gradients))[0]
 
 
 def space_map(gradients: np.ndarray) -> np.ndarray:
@@ -137,7 +126,7 @@ def smoothed(gradients: np.ndarray) -> np.ndarray:
     return np.stack(soft).reshape(gradients.shape)
 
 
-def strongest(contributions: np.ndarray) -> np.ndarray:
+def largest_of_items(contributions: np.ndarray) -> np.ndarray:
     """Return the largest value at each cell of the maps of several items (I, C, h, w), each scaled to at most 1."""
     maps = contributions.sum(axis=1)
     if len(maps) > 1:
@@ -146,12 +135,12 @@ def strongest(contributions: np.ndarray) -> np.ndarray:
     return maps.max(axis=0)
 
 
-def added_up(contributions: np.ndarray) -> np.ndarray:
+def sum_of_channels(contributions: np.ndarray) -> np.ndarray:
     """Return the sum over the channels."""
     return contributions.sum(axis=0)
 
 
-def scaled_and_added_up(contributions: np.ndarray) -> np.ndarray:
+def sum_of_scaled_channels(contributions: np.ndarray) -> np.ndarray:
     """Return the sum over the channels, each scaled to 0..1 before."""
     low = contributions.min(axis=(1, 2), keepdims=True)
     span = contributions.max(axis=(1, 2), keepdims=True) - low
@@ -198,3 +187,9 @@ def centred_pixels(contributions: np.ndarray) -> np.ndarray:
     """Return (C, h, w) as one row for each cell, (h*w, C), with the mean of each column subtracted."""
     pixels = np.nan_to_num(contributions, nan=0.0).reshape(len(contributions), -1).T
     return pixels - pixels.mean(axis=0)
+
+
+def formula_of(contributions: Contributions | Library, project: Projection) -> Formula:
+    """Return the way from activations and evidence to a map; what the contributions come from is imported now."""
+    made = contributions.loaded() if isinstance(contributions, Library) else contributions
+    return lambda activations, evidence: project(made(activations, evidence))

@@ -4,11 +4,12 @@ A mask is a float32 array (h, w) in cells over the network's input: 1 where the 
 the centres of its cells interpolated like the map of a layer. So a sum of masks is exact in cells, and needs no pixels.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, floor
 
-import cv2
 import numpy as np
 
 # Focused masks: a window around a box is all there inside this share of the box's half sides, and gone outside the other.
@@ -39,6 +40,8 @@ def random_grid(
 
     spacing: the distance of the knots (y, x) in cells. The grid is shifted at random by up to one of them.
     """
+    import cv2
+
     rows, columns = (ceil(side / step) + 2 for side, step in zip(size, spacing, strict=True))
     knots = (generator.random((rows, columns)) < keep).astype(np.float32)
     (step_y, step_x), (shift_y, shift_x) = spacing, generator.random(2)
@@ -71,6 +74,7 @@ def focused_masks(size: tuple[int, int], boxes: np.ndarray, grid: int, keep: flo
     generator = np.random.default_rng(seed)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     windows = [window_around(boxes[index], size) for index in np.argsort(-areas, kind="stable")]
+    windows = [window for window in windows if window.weight.size]
     spacing, stray = max(size) / AROUND, SPREAD * min(keep, 1 - keep)
     while True:
         mask = random_grid(generator, size, (spacing, spacing), keep)

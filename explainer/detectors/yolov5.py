@@ -1,0 +1,285 @@
+"""YOLOv5, YOLOv3 in its form, and ensembles of them: models with numbered layers, the last of which predicts at anchors.
+
+A raw prediction is a row of columns x, y, w, h, objectness, p_0, p_1, ...: centre and size in pixels of the input, then
+probabilities in 0..1. Its gradient through the head is that of a few cells, so the head stays out of the recorded graph
+(`explainer.detectors.head`), and only what lies above a layer is run again (`explainer.detectors.layers`).
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from explainer.detectors.detector import HEAD, IMAGE, Layers, Place, Suppression
+from explainer.detectors.head import CellScores, HeadRecording, HeadScores, WholeScores
+from explainer.detectors.layers import RULES, Structure, needed_above
+from explainer.detectors.predictions import Detection, Kept, Predictions, Target
+from explainer.detectors.white_box import WhiteBox, adds_bias
+from explainer.errors import UsageError
+from explainer.maps.heatmaps import Letterbox
+
+
+class YOLOv5(WhiteBox):
+    """The detection models found inside what the caller holds: DetectionModel, Ensemble, DetectMultiBackend or AutoShape.
+
+    structures     one for each detection model, several in an ensemble; `passes` are the models, `heads` their heads
+    levels         the inputs of the heads, in the order of the predictions
+    columns        of a raw prediction: x, y, w, h, objectness and one for each class
+    channels_last  whether it may be given the channels of a pixel side by side in memory
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__(find_detection_model(model))
+        members = list(self.model) if isinstance(self.model, nn.ModuleList) else None
+        numbered = [("", self.model)] if members is None else [(f"{i}.", member) for i, member in enumerate(members)]
+        self.structures = [Structure(member, prefix) for prefix, member in numbered]
+        self.heads = [structure.head for structure in self.structures]
+        self.passes = tuple(structure.model for structure in self.structures)
+        self.levels = [level for structure in self.structures for level in structure.levels()]
+        self.strides = tuple(level.stride for level in self.levels)
+        self.stride, self.columns = max(self.strides), 5 + self.heads[0].nc
+        self.names = names_of(self.passes[0])
+        self.channels_last = True
+        # Whether single cells decode to what the heads predict: seen at the first pass, never where they are built otherwise.
+        self._cells_are_exact = None if all(level.is_plain() for level in self.levels) else False
+        self._in_heads = tuple(f"{structure.head_name}." for structure in self.structures)
+        self._grids = [Grids() for _ in self.heads]
+
+    def forward(self, images: Tensor) -> Predictions:
+        """Return the predictions (B, N), float32, for images (B, 3, h, w; 0..1)."""
+        return Predictions.of_columns(self.raw(self._run(images)))
+
+    def raw(self, outputs: list) -> Tensor:
+        """Return the raw predictions (B, N, columns), float32, of the models' or their heads' outputs for B images."""
+        predictions = [output[0][:, :, : self.columns].float() for output in outputs]
+        return predictions[0] if len(predictions) == 1 else torch.cat(predictions, dim=1)
+
+    def _run(self, images: Tensor) -> list:
+        """Return what the models make of images, given in the order of memory that suits them.
+
+        On a CPU convolutions are faster with the channels of a pixel side by side. A block that asks for the other order by
+        `view` fails; then the network keeps to that one.
+        """
+        if self.channels_last and images.device.type == "cpu":
+            try:
+                channels_last = images.contiguous(memory_format=torch.channels_last)
+                return [model(channels_last) for model in self.passes]
+            except RuntimeError as error:
+                if "view" not in str(error):
+                    raise
+                self.channels_last = False
+        return [model(images) for model in self.passes]
+
+    def record(self, image: Tensor, layers: tuple[str, ...], with_graph: bool) -> HeadRecording:
+        """Run one forward pass of an image (1, 3, h, w; 0..1) and keep what `HeadRecording` lists of these layers.
+
+        With a graph the first recorded layers are its leaves: nothing below them is recorded. The head itself stays out of
+        the graph; its gradient is taken on the few predictions that matter. Without a graph, a layer that feeds the head
+        is recorded as the head's input itself.
+        """
+        sources = {} if with_graph else {level.source: index for index, level in enumerate(self.levels)}
+        in_head = tuple(name for name in layers if name.startswith(self._in_heads))
+        read, activations = {}, {}
+        if IMAGE in layers:
+            image = activations[IMAGE] = image.detach().requires_grad_(with_graph)
+
+        def keep_head_inputs(head, args):
+            read[head] = tuple(args[0])
+            return ([tensor.detach() for tensor in args[0]], *args[1:])
+
+        with ExitStack() as stack, torch.set_grad_enabled(with_graph):
+            for head in self.heads:
+                stack.callback(head.register_forward_pre_hook(keep_head_inputs).remove)
+            for name in layers:
+                if name not in (IMAGE, *sources, *in_head):
+                    stack.enter_context(self.record_layer(name, activations, with_graph))
+            outputs = self._run(image)
+        inputs = tuple(tensor for head in self.heads for tensor in read[head])
+        activations |= {name: inputs[sources[name]] for name in layers if name in sources}
+        raw, cells = self.raw(outputs)[0].detach(), (tensor.shape[2] * tensor.shape[3] for tensor in inputs)
+        ends = tuple(accumulate(level.head.na * count for level, count in zip(self.levels, cells, strict=True)))
+        return HeadRecording(
+            image, Predictions.of_columns(raw), activations, ends, raw=raw, head_inputs=inputs, in_head=in_head
+        )
+
+    def scores(self, recording: HeadRecording, target: Target, *, at_head: bool = False) -> HeadScores:
+        """Return the scores of a target by the cheapest way from the head's inputs to them.
+
+        Where the cells decoded alone do not give the predictions that the network gave, the head is no plain YOLOv5 head and
+        its own forward pass is run. That is looked at until it held once: how a head decodes does not change.
+        """
+        if target.rows is None or recording.in_head or self._cells_are_exact is False:
+            return WholeScores(self, recording, target, at_head=at_head)
+        scores = CellScores(self, recording, target, at_head=at_head)
+        if self._cells_are_exact is None and not scores.is_exact():
+            return WholeScores(self, recording, target, at_head=at_head)
+        self._cells_are_exact = True
+        return scores
+
+    def detect(
+        self, recording: HeadRecording, letterbox: Letterbox, suppression: Suppression
+    ) -> tuple[list[Detection], Tensor]:
+        """Return the detections of YOLOv5's non-maximum suppression and their boxes (D, 4) in input pixels, unclipped."""
+        kept = suppressed(recording.raw, suppression)
+        return kept.detections(recording, letterbox, self.names, self.strides), kept.boxes_xyxy
+
+    def layers_at(self, place: Place) -> Layers:
+        """Return the layers at a place; at the head they stand for what the head alone makes of them."""
+        by_level = [
+            tuple(structure.name(index) for index in indices)
+            for structure in self.structures
+            for indices in RULES[place](structure, lambda structure=structure: self.cell_sizes(structure))
+        ]
+        return Layers(tuple(by_level), at_head=place == HEAD)
+
+    def layers_called(self, requested: tuple[str | int, ...]) -> Layers:
+        """Return the layers that a user names, by index or by name; UsageError lists what there is."""
+        by_level = []
+        for structure in self.structures:
+            names = tuple(dict.fromkeys(structure.called(entry) for entry in requested))
+            by_level += [names] * len(structure.sources)
+        return Layers(tuple(by_level))
+
+    @torch.no_grad()
+    def cell_sizes(self, structure: Structure) -> dict[int, float]:
+        """Return the input's pixels per cell of each numbered layer that gives a map, seen in one pass of a black image."""
+        side, sizes = 2 * int(max(structure.strides)), {}
+
+        def look(index: int):
+            def measure(layer, args, output):
+                if isinstance(output, Tensor) and output.ndim == 4:
+                    sizes[index] = side / output.shape[3]
+
+            return measure
+
+        with ExitStack() as stack, self.borrowed():
+            for index, layer in enumerate(structure.layers):
+                stack.callback(layer.register_forward_hook(look(index)).remove)
+            self.predict(torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype))
+        return sizes
+
+    def structure_of(self, layer: str) -> tuple[Structure, int]:
+        """Return the model that a layer belongs to, and the index of its numbered layer."""
+        structure = next(each for each in self.structures if layer.startswith(f"{each.prefix}model."))
+        return structure, int(layer.removeprefix(f"{structure.prefix}model.").split(".")[0])
+
+    def runs_by_itself(self, layer: str) -> bool:
+        """Return whether a layer is one of the numbered ones itself, not a part of one."""
+        return layer.rpartition(".")[0] in {f"{structure.prefix}model" for structure in self.structures}
+
+    def needed_above(self, layer: str) -> tuple[str, ...]:
+        """Return the names of the layers to record, so that what lies above a layer can be run again."""
+        structure, index = self.structure_of(layer)
+        return needed_above(structure, index, self.runs_by_itself(layer))
+
+    def layers_with_bias(self) -> tuple[str, ...]:
+        """Return the image and the names of all layers that add a bias: of the heads, the convolutions that predict."""
+        below = [
+            name
+            for name, module in self.model.named_modules()
+            if adds_bias(module) and not name.startswith(self._in_heads)
+        ]
+        return (IMAGE, *below, *(level.output for level in self.levels if adds_bias(level.convolution)))
+
+    def randomisable(self) -> dict[str, list[nn.Module]]:
+        """Return the parts whose weights a sanity check shuffles, by stage: the head, then the neck, then the backbone."""
+        stages = {"head": [], "neck": [], "all": []}
+        for structure in self.structures:
+            neck, head = structure.backbone_end + 1, len(structure.layers) - 1
+            stages["head"] += structure.layers[head:]
+            stages["neck"] += structure.layers[neck:head]
+            stages["all"] += structure.layers[:neck]
+        return stages
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Use the model for an explanation and give it back as it was, also after an error.
+
+        Inside, besides what holds for any module: heads that do not write in place. Their cached grids are rebuilt, since
+        those of an earlier pass under inference mode refuse gradients.
+        """
+        kept = [(head, head_state(head)) for head in self.heads]
+        with torch.inference_mode(False):
+            grids = [grids.of(head, state) for grids, (head, state) in zip(self._grids, kept, strict=True)]
+        with super().borrowed():
+            try:
+                for head, own in zip(self.heads, grids, strict=True):
+                    vars(head).update(own | {"inplace": False})
+                yield
+            finally:
+                for head, state in kept:
+                    vars(head).update(state)
+
+
+class Grids:
+    """The grids that a head caches, kept from one explanation to the next.
+
+    Those that the head holds itself may stem from a pass under inference mode, and refuse gradients.
+    """
+
+    def __init__(self):
+        self.kind, self.lists = None, {}
+
+    def of(self, head: nn.Module, state: dict[str, object]) -> dict[str, list[Tensor]]:
+        """Return lists for the head to fill, by name; empty ones if it has moved or changed its precision since."""
+        kind = head.stride.device, next(head.parameters()).dtype
+        if kind != self.kind:
+            # A list for each name: the head fills them in place.
+            empty = torch.empty(0, device=head.stride.device)
+            names = [name for name, value in state.items() if isinstance(value, list)]
+            self.kind, self.lists = kind, {name: [empty] * len(head.stride) for name in names}
+        return self.lists
+
+
+def head_state(head: nn.Module) -> dict[str, object]:
+    """Return what a forward pass for an explanation changes in a head."""
+    return {name: head.__dict__[name] for name in ("inplace", "grid", "anchor_grid") if name in head.__dict__}
+
+
+def names_of(model: nn.Module) -> dict[int, str]:
+    """Return the class names of a detection model by index."""
+    return dict(model.names) if isinstance(model.names, dict) else dict(enumerate(model.names))
+
+
+def suppressed(raw: Tensor, suppression: Suppression) -> Kept:
+    """Return what YOLOv5's non-maximum suppression keeps of raw predictions (N, 5 + classes).
+
+    Two columns ride along with them, their index and a one; suppression multiplies both by the objectness, so that their
+    quotient is the index.
+    """
+    from utils.general import non_max_suppression
+
+    candidates = (raw[:, 4] > suppression.conf_thres).nonzero()
+    marked = torch.cat((raw[candidates[:, 0]], candidates, torch.ones_like(candidates)), dim=1)
+    (kept,) = non_max_suppression(
+        marked[None],
+        suppression.conf_thres,
+        suppression.iou_thres,
+        classes=list(suppression.classes) or None,
+        max_det=suppression.max_det,
+        nm=2,
+    )
+    rows = (kept[:, 6] / kept[:, 7]).round().long()
+    return Kept(rows, kept[:, 4], kept[:, 5].int(), kept[:, :4])
+
+
+def find_detection_model(model: nn.Module) -> nn.Module:
+    """Return the model with numbered layers that end in a Detect head, or the ensemble of such models, unwrapped."""
+    inner = model
+    while isinstance(inner, nn.Module):
+        members = list(inner) if isinstance(inner, nn.ModuleList) else [inner]
+        if members and all(ends_in_detect_head(member) for member in members):
+            return inner
+        inner = getattr(inner, "model", None)
+    raise UsageError(
+        f"{type(model).__name__} holds no YOLOv5 detection model whose gradients can be read; "
+        "give a .pt checkpoint, or a DetectionModel, DetectMultiBackend or AutoShape made from one"
+    )
+
+
+def ends_in_detect_head(model: nn.Module) -> bool:
+    """Return whether a model consists of numbered layers, the last of which predicts boxes at anchors."""
+    layers = getattr(model, "model", None)
+    return isinstance(layers, nn.Sequential) and len(layers) > 0 and hasattr(layers[-1], "anchors")
