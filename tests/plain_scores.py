@@ -1,9 +1,8 @@
 """The score of a detection written out plainly, and a detector that such scores can read."""
 
+import numpy as np
 import torch
 from torch import nn
-
-from utils.general import xywh2xyxy
 
 
 class RawPredictions(nn.Module):
@@ -24,18 +23,23 @@ def score_of(entries, raw):
 
 def fixed_score(found, clean):
     """Return the score of one detection as a function of raw predictions; which of them count is taken from `clean`."""
-    box = xywh2xyxy(clean[found.row, None, :4]).detach()[0].tolist()
+    (box,) = corners(clean[found.row, None])
     rows, weights = plain_match(box, found.class_index, clean)
     return lambda raw: (weights * raw[rows, 5 + found.class_index]).sum().log()
 
 
 def plain_match(box, class_index, raw):
     """Return the raw predictions that stand for a box x1, y1, x2, y2 of a class, and their weights."""
-    corners = xywh2xyxy(raw[:, :4]).detach()
-    overlap = torch.tensor([plain_iou(box, other) for other in corners.tolist()])
+    overlap = torch.tensor([plain_iou(box, other) for other in corners(raw)])
     nearest = overlap.argsort(descending=True)[:10].tolist()
     same = [row for row in nearest if raw[row, 5:].argmax() == class_index] or nearest[:1]
     return same, torch.softmax(overlap[same], dim=0)
+
+
+def corners(raw):
+    """Return the corners x1, y1, x2, y2 of each of several raw predictions x, y, w, h, ..., as numbers."""
+    x, y, w, h = raw.detach()[:, :4].unbind(1)
+    return torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), dim=1).tolist()
 
 
 def plain_iou(a, b):
@@ -43,3 +47,16 @@ def plain_iou(a, b):
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     shared = max(width, 0) * max(height, 0)
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def plain_similarity(raw, box, probabilities):
+    """Return the similarity by its definition, one raw prediction after the other."""
+    best = 0.0
+    for x, y, w, h, objectness, *classes in raw.tolist():
+        width = max(0.0, min(box[2], x + w / 2) - max(box[0], x - w / 2))
+        height = max(0.0, min(box[3], y + h / 2) - max(box[1], y - h / 2))
+        both = width * height
+        union = (box[2] - box[0]) * (box[3] - box[1]) + w * h - both
+        cosine = np.dot(classes, probabilities) / np.linalg.norm(classes) / np.linalg.norm(probabilities)
+        best = max(best, both / union * cosine * objectness)
+    return best

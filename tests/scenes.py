@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import torch
-from tiny_models import tiny_detector
+from tiny_detectors import tiny_detector
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -36,3 +36,16 @@ def save_checkpoint(path, model) -> str:
     """Write a model the way training does and return the path."""
     torch.save({"epoch": -1, "model": model, "ema": None, "date": None}, path)
     return str(path)
+
+
+def state(model):
+    """Return what must not change: tensors, modes, gradients, hooks and the head's own attributes."""
+    head = model.model[-1]
+    return {
+        "tensors": {name: (tensor._version, tensor.sum().item()) for name, tensor in model.state_dict().items()},
+        "trainable": [parameter.requires_grad for parameter in model.parameters()],
+        "gradients": [parameter.grad for parameter in model.parameters() if parameter.is_leaf],
+        "modes": [module.training for module in model.modules()],
+        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        "head": (head.inplace, [tuple(grid.shape) for grid in head.grid]),
+    }

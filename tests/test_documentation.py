@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from explainer.methods import METHODS, PLACES
+from explainer.detectors.detector import PLACES
+from explainer.methods.catalogue import METHODS
 
 ROOT = Path(__file__).parents[1]
 README, MEASURED = (ROOT / name for name in ("README.md", "docs/methods.md"))
@@ -27,7 +28,7 @@ def test_auto_reads_where_the_table_says():
     rows = table_under(MEASURED, "Where each method reads: `auto`")
     assert rows
     for row in rows:
-        assert row["`auto`"] == METHODS[row["method"]].reads
+        assert row["`auto`"] == METHODS[row["method"]].place.name
 
 
 def test_auto_is_the_place_with_the_best_figure_or_within_a_fiftieth_of_it():

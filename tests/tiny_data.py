@@ -34,8 +34,8 @@ def make_dataset(folder: Path, count: int = 6, size: tuple[int, int] = (64, 48))
     for i in range(count):
         im, lines = draw_squares(rng, size)
         cv2.imwrite(str(folder / "images" / f"{i}.jpg"), im)
-        (folder / "labels" / f"{i}.txt").write_text("\n".join(lines))
+        (folder / "labels" / f"{i}.txt").write_text("\n".join(lines), encoding="utf-8")
     data = {"path": str(folder), "train": "images", "val": "images", "names": ["blue", "green", "red"]}
     path = folder / "squares.yaml"
-    path.write_text(yaml.safe_dump(data))
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
     return path

@@ -3,57 +3,16 @@
 from pathlib import Path
 
 import torch
-from torch import nn
+from tiny_detectors import ANCHORS, tiny, tiny_detector, tiny_spec
 
-from models.yolo import DetectionModel, SegmentationModel
+from models.yolo import SegmentationModel
 
-ANCHORS = [[10, 13, 16, 30], [30, 61, 62, 45]]
-
-
-def tiny_spec(head: str = "Detect", **changes) -> dict:
-    """Return the description of a two-level network (strides 4 and 8) with 3 classes."""
-    args = ["nc", "anchors"] if head == "Detect" else ["nc", "anchors", 4, 8]
-    return {
-        "nc": 3,
-        "depth_multiple": 1.0,
-        "width_multiple": 1.0,
-        "anchors": [list(level) for level in ANCHORS],
-        "backbone": [
-            [-1, 1, "Conv", [8, 3, 2]],
-            [-1, 1, "Conv", [8, 3, 2]],
-            [-1, 2, "C3", [8]],
-            [-1, 1, "Conv", [16, 3, 2]],
-            [-1, 1, "SPPF", [16, 5]],
-        ],
-        "head": [
-            [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
-            [[-1, 2], 1, "Concat", [1]],
-            [-1, 1, "C3", [8, False]],
-            [[-1, 4], 1, head, args],
-        ],
-        **changes,
-    }
-
-
-def tiny_detector(seed: int = 0, **changes) -> DetectionModel:
-    """Return a tiny detector in eval mode whose BatchNorms do something."""
-    torch.manual_seed(seed)
-    return _with_busy_norms(DetectionModel(tiny_spec(**changes)))
+__all__ = ["ANCHORS", "save", "tiny_detector", "tiny_segmenter", "tiny_spec"]
 
 
 def tiny_segmenter(seed: int = 0) -> SegmentationModel:
     """Return a tiny detector with masks, as `tiny_detector`."""
-    torch.manual_seed(seed)
-    return _with_busy_norms(SegmentationModel(tiny_spec("Segment")))
-
-
-def _with_busy_norms(model: nn.Module) -> nn.Module:
-    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
-        nn.init.uniform_(norm.weight, 0.5, 1.5)
-        nn.init.uniform_(norm.bias, -0.5, 0.5)
-        norm.running_mean.uniform_(-0.5, 0.5)
-        norm.running_var.uniform_(0.5, 1.5)
-    return model.eval()
+    return tiny(SegmentationModel, seed, tiny_spec("Segment"))
 
 
 def save(content: dict, path: Path) -> Path:

@@ -89,8 +89,8 @@ def test_runs_are_numbered_unless_they_may_share_a_folder(run_detect, photos):
 
 def test_labels_table_and_crops_hold_every_detection(run_detect, photos):
     summary = run_detect(photos / "a.jpg", save_txt=True, save_conf=True, save_csv=True, save_crop=True, nosave=True)
-    labels = (summary.folder / "labels" / "a.txt").read_text().splitlines()
-    with open(summary.folder / "predictions.csv", newline="") as file:
+    labels = (summary.folder / "labels" / "a.txt").read_text(encoding="utf-8").splitlines()
+    with open(summary.folder / "predictions.csv", newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     assert header == ["Image Name", "Prediction", "Confidence"]
     assert len(labels) == len(rows) == 5
@@ -104,7 +104,9 @@ def test_labels_table_and_crops_hold_every_detection(run_detect, photos):
 
 def test_only_wanted_classes_are_found(run_detect, photos):
     summary = run_detect(photos, classes=1, save_txt=True)
-    lines = [line for path in (summary.folder / "labels").iterdir() for line in path.read_text().splitlines()]
+    lines = [
+        line for path in (summary.folder / "labels").iterdir() for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     assert lines
     assert all(line.startswith("1 ") for line in lines)
 
@@ -120,7 +122,7 @@ def test_a_video_becomes_an_mp4_with_its_rate_and_a_label_file_per_frame(run_det
 
 def test_streams_are_saved_as_one_video_each(run_detect, tmp_path):
     first, second = write_video(tmp_path / "one.mp4", fps=60), write_video(tmp_path / "two.mp4", fps=60)
-    (tmp_path / "both.streams").write_text(f"{first}\n{second}\n")
+    (tmp_path / "both.streams").write_text(f"{first}\n{second}\n", encoding="utf-8")
     summary = run_detect(tmp_path / "both.streams")
     assert files(summary.folder) == ["one.mp4", "two.mp4"]
     assert summary.seen >= 2
@@ -128,7 +130,7 @@ def test_streams_are_saved_as_one_video_each(run_detect, tmp_path):
 
 
 def test_an_unreadable_picture_is_skipped_and_makes_the_exit_code_1(tmp_path, weights, photos, capsys):
-    (photos / "aa.jpg").write_text("no picture")
+    (photos / "aa.jpg").write_text("no picture", encoding="utf-8")
     arguments = ["--weights", str(weights), "--source", str(photos), "--project", str(tmp_path), "--imgsz", "64"]
     assert detect.main(detect.parse_opt(arguments)) == 1
     assert files(tmp_path / "exp") == ["a.jpg", "b c.png"]
@@ -155,7 +157,7 @@ def test_an_ensemble_detects(run_detect, weights, photos, tmp_path):
 def test_a_segmentation_model_detects_its_own_classes(run_detect, photos, tmp_path):
     path = save_eager(tiny_segmenter(), tmp_path / "seg.pt")
     summary = run_detect(photos / "b c.png", weights=path, save_txt=True)
-    labels = (summary.folder / "labels" / "b c.txt").read_text().splitlines()
+    labels = (summary.folder / "labels" / "b c.txt").read_text(encoding="utf-8").splitlines()
     assert {line.split()[0] for line in labels} <= {"0", "1", "2"}
     assert len(labels) == 5
 
@@ -194,7 +196,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(change, words, tmp_path, weights,
 
 
 def test_weights_that_do_not_detect_are_a_mistake(tmp_path, photos, capsys):
-    (tmp_path / "bad.pt").write_text("no weights")
+    (tmp_path / "bad.pt").write_text("no weights", encoding="utf-8")
     arguments = ["--weights", str(tmp_path / "bad.pt"), "--source", str(photos), "--project", str(tmp_path)]
     assert detect.main(detect.parse_opt(arguments)) == 2
     assert "bad.pt" in capsys.readouterr().err.splitlines()[-1]
@@ -278,9 +280,9 @@ def test_masks_are_drawn_under_the_boxes():
 def test_the_official_weights_find_what_they_should(assets, tmp_path):
     weights, images = assets / "weights" / "yolov5n.pt", assets / "images"
     summary = detect.run(weights=weights, source=images, project=tmp_path, save_txt=True, save_format=1)
-    golden = json.loads((assets / "golden" / "yolov5n_predictions.json").read_text())
+    golden = json.loads((assets / "golden" / "yolov5n_predictions.json").read_text(encoding="utf-8"))
     for photo, expected in golden.items():
-        lines = (summary.folder / "labels" / f"{photo[:-4]}.txt").read_text().splitlines()
+        lines = (summary.folder / "labels" / f"{photo[:-4]}.txt").read_text(encoding="utf-8").splitlines()
         got = np.array([line.split() for line in lines], float)[::-1]
         wanted = np.array(expected["boxes_in_image"])
         height, width = expected["im0_hw"]

@@ -29,7 +29,7 @@ ENTRIES = {"epoch", "best_fitness", "model", "ema", "updates", "optimizer", "opt
 def squares(tmp_path_factory):
     """A dataset YAML; its folder also has a model YAML."""
     path = make_dataset(tmp_path_factory.mktemp("data") / "set")
-    (path.parent / "tiny.yaml").write_text(yaml.safe_dump(tiny_spec()))
+    (path.parent / "tiny.yaml").write_text(yaml.safe_dump(tiny_spec()), encoding="utf-8")
     return path
 
 
@@ -68,7 +68,7 @@ def test_a_training_leaves_checkpoints_figures_and_pictures(trained):
 
 
 def test_results_have_the_columns_of_yolov5(trained):
-    header, *rows = (trained.folder / "results.csv").read_text().splitlines()
+    header, *rows = (trained.folder / "results.csv").read_text(encoding="utf-8").splitlines()
     assert [name.strip() for name in header.split(",")] == ["epoch", *COLUMNS]
     assert len(rows) == 2
     assert len(trained.results) == 7
@@ -250,15 +250,15 @@ def test_a_mistake_is_one_line_and_exit_code_two(squares, tmp_path, capsys, chan
 )
 def test_labels_that_cannot_be_learnt_are_an_error(tmp_path, capsys, label, complaint):
     data = make_dataset(tmp_path / "set", count=2)
-    (data.parent / "tiny.yaml").write_text(yaml.safe_dump(tiny_spec()))
+    (data.parent / "tiny.yaml").write_text(yaml.safe_dump(tiny_spec()), encoding="utf-8")
     for path in (tmp_path / "set/labels").iterdir():
-        path.write_text(label) if label else path.unlink()
+        path.write_text(label, encoding="utf-8") if label else path.unlink()
     assert main(data, tmp_path / "runs") == 2
     assert complaint in capsys.readouterr().err
 
 
 def test_an_exploding_loss_is_an_error(squares, tmp_path, capsys):
-    (tmp_path / "hyp.yaml").write_text("lr0: 1.0e+9\nwarmup_epochs: 0\nmomentum: 0.0")
+    (tmp_path / "hyp.yaml").write_text("lr0: 1.0e+9\nwarmup_epochs: 0\nmomentum: 0.0", encoding="utf-8")
     assert main(squares, tmp_path, hyp=tmp_path / "hyp.yaml", epochs=9) == 2
     assert "lower lr0" in capsys.readouterr().err
 

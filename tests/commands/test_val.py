@@ -62,10 +62,10 @@ def main(**options):
 
 
 def test_the_official_model_reaches_the_published_figures(assets, tmp_path):
-    reference = json.loads((assets / "golden/yolov5n_coco128_val.json").read_text())
-    names = yaml.safe_load((val.Path(val.__file__).parent / "data/coco128.yaml").read_text())["names"]
+    reference = json.loads((assets / "golden/yolov5n_coco128_val.json").read_text(encoding="utf-8"))
+    names = yaml.safe_load((val.Path(val.__file__).parent / "data/coco128.yaml").read_text(encoding="utf-8"))["names"]
     data = {"path": str(assets / "coco128"), "train": "images/train2017", "val": "images/train2017", "names": names}
-    (tmp_path / "coco128.yaml").write_text(yaml.safe_dump(data))
+    (tmp_path / "coco128.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
     options = val.ValOptions(
         data=tmp_path / "coco128.yaml", weights=assets / "weights/yolov5n.pt", batch_size=16, project=tmp_path
     )
@@ -108,8 +108,8 @@ def test_everything_that_is_asked_for_is_written(squares, checkpoint, tmp_path):
     assert done == 0
     left = {path.name for path in folder.iterdir()}
     assert left >= {"labels", "tiny_predictions.json", "confusion_matrix.png", "F1_curve.png", "val_batch0_pred.jpg"}
-    entries = json.loads((folder / "tiny_predictions.json").read_text())
-    lines = (folder / "labels/0.txt").read_text().splitlines()
+    entries = json.loads((folder / "tiny_predictions.json").read_text(encoding="utf-8"))
+    lines = (folder / "labels/0.txt").read_text(encoding="utf-8").splitlines()
     first = [entry for entry in entries if entry["image_id"] == 0]
     assert len(first) == len(lines) > 0
     category, *box, confidence = map(float, lines[0].split())
@@ -122,8 +122,8 @@ def test_everything_that_is_asked_for_is_written(squares, checkpoint, tmp_path):
 def test_hybrid_labels_hold_the_labels_themselves(squares, checkpoint, tmp_path):
     common = {"weights": checkpoint, "data": squares, "imgsz": 64, "workers": 0, "project": tmp_path / "runs"}
     assert main(**common, device="cpu", save_hybrid=True, conf_thres=0.5) == 0
-    labels = (tmp_path / "set/labels/0.txt").read_text().splitlines()
-    saved = (tmp_path / "runs/exp/labels/0.txt").read_text().splitlines()
+    labels = (tmp_path / "set/labels/0.txt").read_text(encoding="utf-8").splitlines()
+    saved = (tmp_path / "runs/exp/labels/0.txt").read_text(encoding="utf-8").splitlines()
     assert sorted(line[0] for line in saved) == sorted(line[0] for line in labels)
 
 
@@ -147,8 +147,8 @@ def test_other_tasks_run_too(squares, checkpoint, tmp_path, task):
 )
 def test_a_mistake_is_one_line_and_exit_code_two(squares, checkpoint, tmp_path, capsys, changes, complaint):
     if changes.get("data") == "coco8":
-        other = yaml.safe_load(squares.read_text()) | {"names": ["a", "b"]}
-        (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+        other = yaml.safe_load(squares.read_text(encoding="utf-8")) | {"names": ["a", "b"]}
+        (tmp_path / "other.yaml").write_text(yaml.safe_dump(other), encoding="utf-8")
         changes = {"data": tmp_path / "other.yaml"}
     options = {"weights": checkpoint, "data": squares, "project": tmp_path / "runs", "device": "cpu", "workers": 0}
     assert main(**{**options, **changes}) == 2

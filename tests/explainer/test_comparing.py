@@ -10,11 +10,11 @@ from scenes import confident_detector, picture, save_checkpoint
 from explainer.command.options import Options
 from explainer.comparing import Comparer
 from explainer.detectors.weights import model_names
+from explainer.detectors.yolov5 import YOLOv5
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.explainer import main, parse_opt, run
-from explainer.methods import METHODS, needs_layers
-from explainer.network import Network
+from explainer.methods.catalogue import METHODS
 from explainer.pictures.drawing import Style
 
 SETTINGS = {"imgsz": 96, "conf_thres": 0.05, "max_det": 5}
@@ -68,7 +68,7 @@ def same(one, other):
 
 
 def test_every_method_says_in_company_what_it_says_alone(model):
-    methods = [name for name in METHODS if needs_layers(name)]
+    methods = [name for name, method in METHODS.items() if method.reads_layers]
     comparison = Comparer(model, method=methods, **SETTINGS)(picture())
     for method, explanation in zip(methods, comparison.explanations, strict=True):
         assert explanation.method == method
@@ -77,13 +77,13 @@ def test_every_method_says_in_company_what_it_says_alone(model):
 
 def test_methods_that_look_at_the_same_layers_share_one_forward_pass(model, monkeypatch):
     passes = []
-    record = Network.record
+    record = YOLOv5.record
 
     def counted(self, image, layers, with_graph):
         passes.append(layers)
         return record(self, image, layers, with_graph)
 
-    monkeypatch.setattr(Network, "record", counted)
+    monkeypatch.setattr(YOLOv5, "record", counted)
     Comparer(model, method=["GradCAM", "GradCAMPlusPlus", "XGradCAM"], **SETTINGS)(picture())
     assert len(passes) == 1
     Comparer(model, layer=[2, 4, 7], each_layer=True, **SETTINGS)(picture())

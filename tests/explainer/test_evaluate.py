@@ -11,9 +11,9 @@ from scenes import confident_detector, picture, save_checkpoint
 
 from explainer.errors import UsageError
 from explainer.evaluate import main, parse_opt, run
-from explainer.evaluation.figures import FIGURES
 from explainer.evaluation.options import Evaluation
-from explainer.methods import METHODS
+from explainer.evaluation.summary import FIGURES
+from explainer.methods.catalogue import METHODS
 
 QUICK = ["--imgsz", "96", "--conf-thres", "0.05", "--steps", "4", "--max-det-per-image", "3"]
 NAMES = {("RandomCAM", "auto"), ("GaussianBox", ""), ("GradCAM", "auto"), ("LayerCAM", "auto")}
@@ -204,7 +204,7 @@ def test_an_unreadable_image_is_reported_and_skipped(command, photos, tmp_path, 
     folder = tmp_path / "some"
     folder.mkdir()
     Image.open(photos / "0.png").save(folder / "a.png")
-    (folder / "b.png").write_text("no picture")
+    (folder / "b.png").write_text("no picture", encoding="utf-8")
     code, results = command("--data", str(folder), "--nosave")
     assert code == 1
     assert f"skipped {folder / 'b.png'}" in capsys.readouterr().err

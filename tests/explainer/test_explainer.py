@@ -6,6 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from fresh_interpreter import IN_STOCK
 from PIL import Image
 from scenes import confident_detector, picture, save_checkpoint
 
@@ -101,7 +102,7 @@ def test_without_a_detection_the_picture_stays_and_the_table_and_the_log_say_why
 def test_a_run_with_a_model_that_is_already_loaded_gives_the_same_picture(weights, photos, tmp_path):
     save(photos / "one.png", picture())
     options = {"source": str(photos), "imgsz": 96, "conf_thres": 0.05, "project": str(tmp_path / "out")}
-    from models.backend import DetectMultiBackend
+    from models.common import DetectMultiBackend
 
     loaded = run(weights=DetectMultiBackend(weights), **options)
     assert (loaded == run(weights=weights, **options)).all()
@@ -150,7 +151,7 @@ def test_only_the_chosen_class_is_explained(command, photos):
 def test_crop_replaces_the_evidence_by_the_mean_colour(weights, photos, tmp_path):
     save(photos / "one.png", picture())
     options = {"imgsz": 96, "conf_thres": 0.05, "project": str(tmp_path / "out"), "keep_only_topk": 10, "crop": True}
-    image = run(weights=weights, source=str(photos), hide_labels=True, line_thickness=1, **options)
+    image = run(weights=weights, source=str(photos), hide_labels=True, line_thickness=1, max_det=3, **options)
     mean = np.uint8(picture().mean(axis=(0, 1)) + 0.5)
     share = (image == mean).all(axis=2).mean()
     assert 0.01 < share < 0.1
@@ -269,7 +270,7 @@ def test_names_with_spaces_and_letters_of_any_alphabet_are_kept(command, photos)
 def damage(folder, kind):
     path = folder / "b.jpg"
     if kind == "text called jpg":
-        path.write_text("this is no picture")
+        path.write_text("this is no picture", encoding="utf-8")
     elif kind == "empty file":
         path.touch()
     else:
@@ -277,7 +278,14 @@ def damage(folder, kind):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("kind", ["text called jpg", "empty file", "truncated jpeg"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text called jpg",
+        "empty file",
+        pytest.param("truncated jpeg", marks=pytest.mark.skipif(IN_STOCK, reason="stock YOLOv5 takes half a picture")),
+    ],
+)
 def test_an_unreadable_image_is_reported_and_skipped_and_the_rest_is_saved(command, photos, kind, capsys):
     save(photos / "a.png", picture())
     damage(photos, kind)
@@ -292,7 +300,7 @@ def test_an_unreadable_image_is_reported_and_skipped_and_the_rest_is_saved(comma
 
 
 def test_run_raises_if_no_image_could_be_read(weights, photos, tmp_path):
-    (photos / "a.jpg").write_text("no picture")
+    (photos / "a.jpg").write_text("no picture", encoding="utf-8")
     with pytest.raises(UnreadableImageError, match="no image of source"):
         run(weights=weights, source=str(photos), project=str(tmp_path / "out"))
 

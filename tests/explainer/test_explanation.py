@@ -112,12 +112,12 @@ def test_saving_many_detections_of_a_large_image_holds_one_map_at_a_time(tmp_pat
 
 
 def test_renormalising_many_detections_holds_one_map_at_a_time():
-    from explainer.renormalising import renormalise
+    from explainer.combining import renormalised
 
     size = (1500, 2000)
 
     def together(count):
-        renormalise(list(many_detections(count, size).detections), size, Settings(renormalize=True))
+        renormalised(list(many_detections(count, size).detections), size, Settings(renormalize=True))
 
     few, many = (peak_memory(lambda count=count: together(count)) for count in (2, 14))
     assert many - few < 4 * size[0] * size[1]

@@ -39,7 +39,7 @@ def output_shapes(model, side: int = 256) -> dict[str, list[int]]:
 @pytest.fixture(scope="session")
 def published(assets) -> dict:
     """Figures of every published model file, by its path."""
-    return json.loads((assets / "golden" / "architectures.json").read_text())
+    return json.loads((assets / "golden" / "architectures.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", YAMLS)

@@ -155,7 +155,7 @@ def test_opencv_runs_onnx(export_onnx, expected):
 @pytest.mark.parametrize("text", ["names: [cat, dog, bus]", "names: {0: cat, 1: dog, 2: bus}"])
 def test_a_dataset_gives_the_names_that_the_model_lacks(text, export_torchscript, tmp_path):
     data = tmp_path / "data.yaml"
-    data.write_text(text)
+    data.write_text(text, encoding="utf-8")
     assert DetectMultiBackend(export_torchscript(), data=data).names == NAMES
 
 
@@ -165,7 +165,7 @@ def test_without_any_names_classes_are_numbered(export_torchscript):
 
 def test_a_dataset_without_names_is_an_error(export_torchscript, tmp_path):
     data = tmp_path / "data.yaml"
-    data.write_text("path: somewhere")
+    data.write_text("path: somewhere", encoding="utf-8")
     with pytest.raises(ValueError, match="has no 'names'"):
         DetectMultiBackend(export_torchscript(), data=data)
 
@@ -194,7 +194,7 @@ def test_a_text_file_is_no_model(name, dnn, tmp_path):
     if name == "x.onnx" and not dnn:
         pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime")
     path = tmp_path / name
-    path.write_text("this is no model")
+    path.write_text("this is no model", encoding="utf-8")
     with pytest.raises(ValueError, match=rf"{name} is no ") as caught:
         DetectMultiBackend(path, dnn=dnn)
     assert "\n" not in str(caught.value)

@@ -118,7 +118,7 @@ def test_a_missing_key_is_named():
 @pytest.mark.parametrize(("text", "message"), [("- 1\n- 2\n", "key: value"), ("a: [1", "not valid YAML"), ("", "key")])
 def test_a_file_that_is_no_description_is_named(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=f"mine.yaml.*{message}"):
         load_spec(path)
 

@@ -32,7 +32,7 @@ def load(assets: Path, fuse: bool = True) -> DetectMultiBackend:
 
 @cache
 def load_reference(assets: Path) -> dict:
-    return json.loads((assets / "golden" / "yolov5n_predictions.json").read_text())
+    return json.loads((assets / "golden" / "yolov5n_predictions.json").read_text(encoding="utf-8"))
 
 
 def read_input(assets: Path, photograph: str) -> tuple[np.ndarray, torch.Tensor]:

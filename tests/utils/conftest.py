@@ -11,7 +11,7 @@ def folder(tmp_path):
     for name in ("b.jpg", "a.PNG", "ä ö.jpg"):
         two_colours().save(tmp_path / name)
     write_video(tmp_path / "a.mp4")
-    (tmp_path / "notes.md").write_text("no picture")
+    (tmp_path / "notes.md").write_text("no picture", encoding="utf-8")
     (tmp_path / "sub.jpg").mkdir()
     two_colours().save(tmp_path / "sub.jpg" / "c.png")
     return tmp_path

@@ -68,7 +68,7 @@ def test_the_image_given_is_not_changed():
 
 
 def test_every_reference_row_is_met(assets):
-    rows = json.loads((assets / "golden" / "letterbox.json").read_text())
+    rows = json.loads((assets / "golden" / "letterbox.json").read_text(encoding="utf-8"))
     for row in rows:
         im = np.random.default_rng(row["seed"]).integers(0, 255, (*row["in_hw"], 3), dtype=np.uint8)
         out, ratio, pad = letterbox(im, tuple(row["new_shape"]), stride=32, **row["kw"])

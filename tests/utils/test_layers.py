@@ -79,7 +79,10 @@ def test_other_paths_define_nothing_and_the_rest_does():
     empty = {
         path.stem
         for path in UTILS.glob("[!_]*.py")
-        if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.parse(path.read_text()).body)
+        if not any(
+            isinstance(node, ast.FunctionDef | ast.ClassDef)
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+        )
     }
     assert empty == REEXPORTS
 

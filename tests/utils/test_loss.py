@@ -17,7 +17,7 @@ HYP = {"box": 0.05, "obj": 1.0, "cls": 0.5, "obj_pw": 1.0, "cls_pw": 1.0, "ancho
 
 @pytest.fixture(scope="module")
 def reference(assets):
-    return json.loads((assets / "golden/yolov5n_loss.json").read_text())
+    return json.loads((assets / "golden/yolov5n_loss.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

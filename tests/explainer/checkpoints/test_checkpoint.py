@@ -12,13 +12,14 @@ import subprocess
 import sys
 import types
 import zipfile
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 from forged import Call, called, name, program, save, text, write_archive, write_legacy
 from PIL import Image
-from tiny_models import tiny_detector, tiny_segmenter
+from tiny_detectors import tiny_detector, tiny_segmenter
 from torch import nn
 
 import models.common
@@ -133,7 +134,7 @@ def test_a_class_from_elsewhere_does_not_come_in_through_the_tree(bases, origin,
 
 
 def test_a_name_in_a_file_is_not_imported(tmp_path, pt, monkeypatch, marker):
-    (tmp_path / "evil.py").write_text(marker.code)
+    (tmp_path / "evil.py").write_text(marker.code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     for module in ("evil", "torch.nn.modules.evil", "models.evil"):
         with pytest.raises(CheckpointError, match="evil"):
@@ -577,7 +578,7 @@ def test_a_checkpoint_of_an_older_version_predicts_as_before(age, legacy, pt, mo
     expected = predict(tiny_detector().half().float())
     with called(DetectionModel, "Model"), monkeypatch.context() as patch:
         patch.setattr(Detect, "__getstate__", lambda self: dict(self.__dict__))
-        save({"epoch": -1, "model": age(tiny_detector()), "ema": None}, pt, legacy=legacy)
+        save({"epoch": -1, "model": age(deepcopy(tiny_detector())), "ema": None}, pt, legacy=legacy)
     assert b"models.yolo\nModel\n" in pt.read_bytes()
     loaded = load_model(pt)
     assert torch.equal(predict(loaded), expected)

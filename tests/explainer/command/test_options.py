@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from explainer.command.options import Options, build_options, build_parser
+from explainer.detectors.detector import PLACES
+from explainer.detectors.predictions import ITEMS
 from explainer.errors import UsageError
 from explainer.evaluation.options import Evaluation
 from explainer.explainer import main, parse_opt, run
-from explainer.items import ITEMS
-from explainer.methods import METHODS, PLACES
+from explainer.methods.catalogue import METHODS
 from explainer.settings import Settings
 
 ROOT = Path(__file__).parents[3]

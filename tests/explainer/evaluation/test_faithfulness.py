@@ -5,11 +5,11 @@ import pytest
 import torch
 from scenes import confident_detector, picture
 
-from explainer.detecting import prepare
+from explainer.detectors.predictions import Predictions
+from explainer.detectors.yolov5 import YOLOv5
 from explainer.evaluation.faithfulness import GREY, Perturbation, Protocol, descending, filled_in
 from explainer.maps.heatmaps import Letterbox
-from explainer.network import Network, borrowed
-from explainer.similarity import similarities
+from explainer.methods.targets import similarities
 
 # A picture of 8x12 pixels with two rows of padding above and below.
 PLACE = Letterbox(image_size=(8, 12), input_size=(12, 12), content_size=(8, 12), top=2, left=0)
@@ -20,7 +20,7 @@ def brightness_of_the_left_half(images):
     objectness = images[:, :, 2:10, :6].mean(dim=(1, 2, 3))
     rows = torch.tensor([[[3.0, 6, 6, 8, 0, 1, 0]]]).repeat(len(images), 1, 1)
     rows[:, 0, 4] = objectness
-    return rows
+    return Predictions.of_columns(rows)
 
 
 def white(**protocol):
@@ -73,12 +73,12 @@ def test_only_the_evidence_shows_through():
 
 
 def test_curves_of_many_maps_are_those_of_each_alone_whatever_the_batch():
-    network = Network(confident_detector())
-    with borrowed(network):
-        image, place = prepare(picture(50, 75), (96, 96), network)
+    detector = YOLOv5(confident_detector())
+    with detector.borrowed():
+        image, place = detector.prepare(picture(50, 75), (96, 96))
         maps = list(np.random.default_rng(0).random((3, 50, 75), dtype=np.float32))
-        together = Perturbation(network.predict, image, place, [7, 300], Protocol(steps=5, batch_size=7))
-        alone = Perturbation(network.predict, image, place, [7, 300], Protocol(steps=5, batch_size=1))
+        together = Perturbation(detector.predict, image, place, [7, 300], Protocol(steps=5, batch_size=7))
+        alone = Perturbation(detector.predict, image, place, [7, 300], Protocol(steps=5, batch_size=1))
         found = together.curves(maps, [0, 1, 0])
         expected = [alone.curves([heatmap], [which])[0] for heatmap, which in zip(maps, [0, 1, 0], strict=True)]
     for one, other in zip(found, expected, strict=True):
@@ -88,10 +88,10 @@ def test_curves_of_many_maps_are_those_of_each_alone_whatever_the_batch():
 
 
 def test_the_whole_image_counts_as_one():
-    network = Network(confident_detector())
-    with borrowed(network):
-        image, place = prepare(picture(50, 75), (96, 96), network)
-        perturbation = Perturbation(network.predict, image, place, [7, 300])
+    detector = YOLOv5(confident_detector())
+    with detector.borrowed():
+        image, place = detector.prepare(picture(50, 75), (96, 96))
+        perturbation = Perturbation(detector.predict, image, place, [7, 300])
         assert perturbation.left(iter([(image, 0), (image, 1)])) == pytest.approx([1, 1])
 
 
@@ -99,18 +99,22 @@ def test_what_is_left_is_overlap_times_cosine_times_objectness_of_the_best_predi
     sought = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[1.0, 0]])
     same = (5, 5, 10, 10, 0.5, 0.6, 0.8)
     half_beside = (10, 5, 10, 10, 0.9, 1, 0)
-    assert similarities(torch.tensor([[same]]), *sought).tolist() == [[pytest.approx(0.5 * 0.6)]]
-    assert similarities(torch.tensor([[half_beside]]), *sought).tolist() == [[pytest.approx(0.9 / 3)]]
-    assert similarities(torch.tensor([[same, half_beside]]), *sought).tolist() == [[pytest.approx(0.3)]]
+
+    def left(*rows):
+        return similarities(Predictions.of_columns(torch.tensor([rows])), *sought).tolist()
+
+    assert left(same) == [[pytest.approx(0.5 * 0.6)]]
+    assert left(half_beside) == [[pytest.approx(0.9 / 3)]]
+    assert left(same, half_beside) == [[pytest.approx(0.3)]]
 
 
 def test_the_whole_image_gives_at_least_the_objectness_that_a_detection_has():
-    network = Network(confident_detector())
-    with borrowed(network):
-        image, place = prepare(picture(50, 75), (96, 96), network)
+    detector = YOLOv5(confident_detector())
+    with detector.borrowed():
+        image, place = detector.prepare(picture(50, 75), (96, 96))
         rows = [7, 300, 900]
-        found = Perturbation(network.predict, image, place, rows).clean
-        assert (found >= network.predict(image)[0, rows, 4] - 1e-6).all()
+        found = Perturbation(detector.predict, image, place, rows).clean
+        assert (found >= detector.predict(image)[0].certainty[rows] - 1e-6).all()
 
 
 def test_values_are_sorted_from_the_largest_and_equal_ones_as_they_come():

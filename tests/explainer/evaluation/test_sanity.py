@@ -3,14 +3,14 @@
 import torch
 from scenes import confident_detector
 
+from explainer.detectors.yolov5 import YOLOv5
 from explainer.evaluation.sanity import second_class, shuffled_copies
-from explainer.network import Network
 
 
 def test_copies_are_shuffled_from_the_head_down_and_the_model_stays():
     model = confident_detector().fuse()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    copies = shuffled_copies(Network(model), seed=0)
+    copies = {stage: copy.model for stage, copy in shuffled_copies(YOLOv5(model), seed=0).items()}
     assert all((model.state_dict()[name] == value).all() for name, value in before.items())
 
     def changed(copy):

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explainer.evaluation.figures import FIGURES
-from explainer.evaluation.summary import ALL_DETECTIONS, markdown, splits, summarise
+from explainer.evaluation.summary import ALL_DETECTIONS, FIGURES, markdown, splits, summarise
 
 
 def table_of(*contenders):

@@ -6,15 +6,14 @@ import pytest
 import torch
 from scenes import confident_detector
 
-from explainer.detecting import prepare
+from explainer.detectors.yolov5 import YOLOv5
 from explainer.errors import UnreadableImageError
 from explainer.maps.heatmaps import Letterbox, heatmap_of, hottest, keep_hottest, normalise, peak, pixels_in_box
-from explainer.network import Network
 
 
 @pytest.fixture(scope="module")
-def network():
-    return Network(confident_detector())
+def detector():
+    return YOLOv5(confident_detector())
 
 
 SIZES = {
@@ -30,14 +29,14 @@ SIZES = {
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("place", [(0.2, 0.3), (0.5, 0.5), (0.9, 0.8)])
-def test_a_map_lands_where_its_evidence_was_in_the_image(network, size, place):
+def test_a_map_lands_where_its_evidence_was_in_the_image(detector, size, place):
     height, width = size
     y, x = round(place[0] * height), round(place[1] * width)
     image = np.zeros((*size, 3), np.uint8)
     side = max(min(size) // 8, 2)
     cv2.rectangle(image, (x - side, y - side), (x + side, y + side), (255, 255, 255), -1)
 
-    tensor, letterbox = prepare(image, (320, 320), network)
+    tensor, letterbox = detector.prepare(image, (320, 320))
     brightness = torch.nn.functional.avg_pool2d((tensor == 1).float().mean(1, keepdim=True), 4)[0, 0].numpy()
     heatmap = heatmap_of([brightness], letterbox)
 
@@ -58,9 +57,9 @@ def test_evidence_in_the_padding_is_cut_off_before_the_map_is_scaled():
     assert peak(heatmap)[1] == pytest.approx(20 * (8.5 * 4 - 16) / 32, abs=1.5)
 
 
-def test_an_image_too_narrow_for_a_single_row_of_pixels_is_refused_by_name_of_its_size(network):
+def test_an_image_too_narrow_for_a_single_row_of_pixels_is_refused_by_name_of_its_size(detector):
     with pytest.raises(UnreadableImageError, match="3000x1"):
-        prepare(np.zeros((1, 3000, 3), np.uint8), (320, 320), network)
+        detector.prepare(np.zeros((1, 3000, 3), np.uint8), (320, 320))
 
 
 def test_normalising_maps_the_lowest_to_zero_and_the_highest_to_one():

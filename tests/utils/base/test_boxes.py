@@ -112,7 +112,7 @@ def test_box_iou_compares_every_pair():
 
 @pytest.fixture(scope="module")
 def reference(assets):
-    return json.loads((assets / "golden/yolov5n_loss.json").read_text())
+    return json.loads((assets / "golden/yolov5n_loss.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("variant", ["IoU", "GIoU", "DIoU", "CIoU"])

@@ -98,7 +98,7 @@ def test_missing_requirements_are_reported_with_the_command(capsys):
 
 def test_a_requirements_file_is_read_and_names_can_be_left_out(tmp_path):
     file = tmp_path / "requirements.txt"
-    file.write_text("# comment\n-r other.txt\nnumpy>=1.0  # why\nno-such-package-here\n")
+    file.write_text("# comment\n-r other.txt\nnumpy>=1.0  # why\nno-such-package-here\n", encoding="utf-8")
     assert not check_requirements(file)
     assert check_requirements(file, exclude=["no-such-package-here"])
 

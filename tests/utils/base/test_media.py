@@ -27,7 +27,7 @@ def test_a_list_names_files_from_the_working_folder_or_from_its_own(folder, monk
     listing.write_text("b.jpg\n\nä ö.jpg\nsub.jpg/c.png\n", encoding="utf-8")
     assert names(listing) == ["b.jpg", "ä ö.jpg", "c.png"]
     monkeypatch.chdir(folder / "sub.jpg")
-    listing.write_text("c.png\n")
+    listing.write_text("c.png\n", encoding="utf-8")
     assert names(listing) == ["c.png"]
 
 

@@ -26,21 +26,21 @@ def test_a_dataset_yaml_gets_absolute_paths(squares):
 )
 def test_a_bad_dataset_yaml_is_explained(tmp_path, text, complaint):
     path = tmp_path / "d.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=complaint):
         check_dataset(path)
 
 
 def test_a_dataset_that_is_not_there_is_named(tmp_path):
     path = tmp_path / "d.yaml"
-    path.write_text("path: /nowhere\ntrain: images\nval: images\nnames: [x]\n")
+    path.write_text("path: /nowhere\ntrain: images\nval: images\nnames: [x]\n", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="/nowhere/images does not exist"):
         check_dataset(path)
 
 
 @pytest.mark.parametrize("name", ["coco128", "coco"])
 def test_dataset_descriptions_list_80_classes(name):
-    data = yaml.safe_load((ROOT / "data" / f"{name}.yaml").read_text())
+    data = yaml.safe_load((ROOT / "data" / f"{name}.yaml").read_text(encoding="utf-8"))
     assert list(data["names"]) == list(range(80))
     assert len(set(data["names"].values())) == 80
     assert data["train"]

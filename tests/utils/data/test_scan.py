@@ -28,7 +28,7 @@ def log(monkeypatch):
     ],
 )
 def test_a_bad_label_is_left_out_and_named(squares, log, line, complaint):
-    (squares / "labels/2.txt").write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n")
+    (squares / "labels/2.txt").write_text(f"0 0.5 0.5 0.1 0.1\n{line}\n", encoding="utf-8")
     entries = scan(find_images(squares / "images"))
     assert len(entries) == 5
     (warning,) = [text for text in log if "left out" in text]
@@ -45,7 +45,7 @@ def test_a_corrupt_image_is_left_out_and_named(squares, log, content):
 
 
 def test_duplicate_labels_are_removed_and_named(squares, log):
-    (squares / "labels/1.txt").write_text("0 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\n")
+    (squares / "labels/1.txt").write_text("0 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\n", encoding="utf-8")
     entries = scan(find_images(squares / "images"))
     assert entries[1].labels.rows[:, 0].tolist() == [0, 1]
     assert any("1.txt: 1 duplicate" in text for text in log)
@@ -64,7 +64,7 @@ def test_an_empty_folder_is_an_error(tmp_path):
 
 
 def test_images_that_are_all_unusable_are_an_error(tmp_path):
-    (tmp_path / "a.jpg").write_text("no image")
+    (tmp_path / "a.jpg").write_text("no image", encoding="utf-8")
     with pytest.raises(ValueError, match=r"none of the 1 images can be used.*a\.jpg"):
         scan(find_images(tmp_path))
 
@@ -76,5 +76,5 @@ def test_a_class_beyond_the_names_is_an_error_that_names_the_file():
 
 def test_a_list_of_images_is_relative_to_itself(squares):
     listing = squares / "list.txt"
-    listing.write_text("./images/0.jpg\n./images/1.jpg\n")
+    listing.write_text("./images/0.jpg\n./images/1.jpg\n", encoding="utf-8")
     assert [path[-5:] for path in find_images(listing)] == ["0.jpg", "1.jpg"]

@@ -21,9 +21,9 @@ def found(boxes=BOXES):
 def test_labels_are_written_in_both_formats(tmp_path):
     path = tmp_path / "labels" / "a.txt"
     write_labels(path, found(), save_format=0, save_conf=False)
-    assert path.read_text() == "0 0.5 0.5 1 1\n1 0.2 0.2 0.2 0.2\n"
+    assert path.read_text(encoding="utf-8") == "0 0.5 0.5 1 1\n1 0.2 0.2 0.2 0.2\n"
     write_labels(path, found(), save_format=1, save_conf=True)
-    assert path.read_text() == "0 0 0 1 1 0.5\n1 0.1 0.1 0.3 0.3 0.9\n"
+    assert path.read_text(encoding="utf-8") == "0 0 0 1 1 0.5\n1 0.1 0.1 0.3 0.3 0.9\n"
 
 
 def test_crops_stay_inside_the_folder(tmp_path):

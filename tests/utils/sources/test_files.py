@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_read_is_named_and_passed_over(tmp_path, name):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8))
     bad = tmp_path / name
     if "text" in name:
-        bad.write_text("this is no picture")
+        bad.write_text("this is no picture", encoding="utf-8")
     elif name == "empty.jpg":
         bad.touch()
     else:

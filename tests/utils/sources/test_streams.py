@@ -32,7 +32,7 @@ def test_a_stream_that_ends_gives_its_pictures_and_stops(tmp_path):
 def test_several_streams_come_as_one_batch_with_one_shape(tmp_path, capsys):
     wide, high = write_video(tmp_path / "w.mp4", size=(64, 32)), write_video(tmp_path / "h.mp4", size=(32, 64))
     listing = tmp_path / "two.streams"
-    listing.write_text(f"{wide}\n\n# a comment\n{high}\n")
+    listing.write_text(f"{wide}\n\n# a comment\n{high}\n", encoding="utf-8")
     with LoadStreams(str(listing), img_size=64) as streams:
         sources, im, im0, _, _ = next(streams)
     assert len(sources) == len(im0) == 2
@@ -55,7 +55,7 @@ def test_a_stream_that_cannot_be_opened_is_named(tmp_path):
         LoadStreams(str(tmp_path / "gone.mp4"))
     with pytest.raises(FileNotFoundError, match=r"cams\.streams does not exist"):
         LoadStreams(str(tmp_path / "cams.streams"))
-    (tmp_path / "no.streams").write_text("\n")
+    (tmp_path / "no.streams").write_text("\n", encoding="utf-8")
     with pytest.raises(OSError, match="names no stream"):
         LoadStreams(str(tmp_path / "no.streams"))
 

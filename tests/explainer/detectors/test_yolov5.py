@@ -2,30 +2,16 @@
 
 import pytest
 import torch
-from scenes import confident, confident_detector, picture, save_checkpoint
-from tiny_models import tiny_segmenter
+from scenes import confident, confident_detector, picture, save_checkpoint, state
+from tiny_detectors import tiny_segmenter
 from torch import nn
 
+from explainer.detectors.yolov5 import YOLOv5
 from explainer.errors import UsageError
 from explainer.explain import Explainer
-from explainer.network import Network, borrowed
-from models.autoshape import AutoShape
-from models.loading import Ensemble
+from models.common import AutoShape
 
 SETTINGS = {"conf_thres": 0.05, "imgsz": 96}
-
-
-def state(model):
-    """Return what must not change: tensors, modes, gradients, hooks and the head's own attributes."""
-    head = model.model[-1]
-    return {
-        "tensors": {name: (tensor._version, tensor.sum().item()) for name, tensor in model.state_dict().items()},
-        "trainable": [parameter.requires_grad for parameter in model.parameters()],
-        "gradients": [parameter.grad for parameter in model.parameters()],
-        "modes": [module.training for module in model.modules()],
-        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
-        "head": (head.inplace, [tuple(grid.shape) for grid in head.grid]),
-    }
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -42,7 +28,7 @@ def test_the_model_is_given_back_as_it_was_after_an_error():
     model = confident_detector().train()
     before = state(model)
     explainer = Explainer(model, **SETTINGS)
-    explainer.formula = None
+    explainer.attributor.formula = None
     with pytest.raises(TypeError):
         explainer(picture())
     assert state(model) == before
@@ -51,6 +37,19 @@ def test_the_model_is_given_back_as_it_was_after_an_error():
 def test_a_model_whose_parameters_are_frozen_is_explained():
     model = confident_detector().requires_grad_(False)
     assert Explainer(model, **SETTINGS)(picture()).heatmap.any()
+
+
+def test_a_model_whose_weights_were_computed_with_gradients_on_is_explained():
+    model, expected = confident_detector(), Explainer(confident_detector(), layer=4, **SETTINGS)(picture())
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            # As `fuse` does in stock YOLOv5.
+            weight = module.weight.detach().clone().requires_grad_()
+            module.weight.requires_grad_(False).copy_(weight)
+            assert not module.weight.is_leaf
+    before = state(model)
+    assert (Explainer(model, layer=4, **SETTINGS)(picture()).heatmap == expected.heatmap).all()
+    assert state(model) == before
 
 
 def test_a_model_that_was_used_under_inference_mode_is_explained():
@@ -86,9 +85,9 @@ def test_one_forward_pass_is_made_for_each_image():
 
 
 def test_nothing_below_the_layer_is_recorded():
-    network = Network(confident_detector())
-    with borrowed(network):
-        recording = network.record(torch.rand(1, 3, 64, 96), ("model.4",), with_graph=True)
+    detector = YOLOv5(confident_detector())
+    with detector.borrowed():
+        recording = detector.record(torch.rand(1, 3, 64, 96), ("model.4",), with_graph=True)
     assert recording.activations["model.4"].is_leaf
     assert recording.head_inputs[0].requires_grad
 
@@ -97,8 +96,8 @@ def test_autoshape_and_a_wrapped_model_are_unwrapped():
     model = confident_detector()
     wrapped = nn.Module()
     wrapped.model = model
-    assert Network(wrapped).model is model
-    assert Network(AutoShape(model, verbose=False)).model is model
+    assert YOLOv5(wrapped).model is model
+    assert YOLOv5(AutoShape(model, verbose=False)).model is model
 
 
 def test_the_path_of_a_checkpoint_gives_the_same_explanation_as_its_model(tmp_path):
@@ -113,14 +112,14 @@ def test_a_segmentation_model_is_explained():
 
 def test_half_of_an_ensemble_alone_gives_the_detections_of_that_half():
     models = [confident_detector(1), confident_detector(2)]
-    both = Explainer(Ensemble(models), **SETTINGS)(picture())
+    both = Explainer(nn.ModuleList(models), **SETTINGS)(picture())
     assert {layer for entry in both.detections for layer in entry.layers} >= {"0.model.7", "1.model.7"}
     assert both.heatmap.any()
 
 
 def test_a_model_without_a_detect_head_is_refused_by_the_name_of_its_class():
     with pytest.raises(UsageError, match="Linear holds no YOLOv5 detection model"):
-        Network(nn.Linear(2, 2))
+        YOLOv5(nn.Linear(2, 2))
 
 
 def test_an_activation_that_many_blocks_share_is_read_in_the_block_that_was_named():
@@ -129,9 +128,9 @@ def test_an_activation_that_many_blocks_share_is_read_in_the_block_that_was_name
         if isinstance(getattr(module, "act", None), nn.SiLU):
             module.act = shared
     image = torch.rand(1, 3, 64, 96)
-    network = Network(model)
-    with borrowed(network):
-        recording = network.record(image, ("model.7.cv3.act", "model.7"), with_graph=True)
+    detector = YOLOv5(model)
+    with detector.borrowed():
+        recording = detector.record(image, ("model.7.cv3.act", "model.7"), with_graph=True)
     torch.testing.assert_close(recording.activations["model.7.cv3.act"], recording.activations["model.7"])
 
 

@@ -5,11 +5,15 @@ import pytest
 import torch
 from plain_scores import fixed_score
 from scenes import confident, confident_detector, picture
-from tiny_models import tiny_segmenter
+from tiny_detectors import tiny_segmenter
 from torch import nn
 from torch.nn import functional
 
+from explainer.detectors.yolov5 import YOLOv5
 from explainer.explain import Explainer
+from explainer.methods.evidence import Masking, channels_of, spotlights, without_each
+from explainer.methods.targets import detections_target
+from explainer.settings import Settings
 
 # The network's input is the picture itself.
 PICTURE = picture(64, 96)
@@ -80,6 +84,8 @@ def compare(method, run, entries):
 @pytest.mark.parametrize("layer", [1, 2, 4, 5, 7, "model.7.cv3.act", "model.2.m.0.cv1"])
 def test_every_channel_s_pass_is_that_of_the_whole_network(method, layer):
     detector = confident_detector()
+    # In stock YOLOv5 all blocks of all models share one activation.
+    detector.model[7].cv3.act = nn.SiLU()
     entries = Explainer(detector, method=method, layer=layer, **SETTINGS)(PICTURE).detections
     name = f"model.{layer}" if isinstance(layer, int) else layer
     compare(method, Replaced(detector, detector.get_submodule(name)), entries)
@@ -161,3 +167,36 @@ def test_a_stride_that_does_not_change_with_the_layer_gets_a_reason():
     explanation = Explainer(confident_detector(), method="AblationCAM", layer=7, **SETTINGS)(PICTURE)
     reasons = [entry.note for entry in explanation.detections if not entry.heatmap.any()]
     assert any("a stride-8 detection does not change with layer model.7; try --layer auto" in note for note in reasons)
+
+
+def test_channels_come_in_batches_and_each_is_taken_away_once():
+    activations = torch.arange(1.0, 11).view(1, 5, 1, 2)
+    assert [part.tolist() for part in channels_of(activations, 2)] == [[0, 1], [2, 3], [4]]
+    ablated = without_each(activations, torch.tensor([3, 4]))
+    assert ablated.shape == (2, 5, 1, 2)
+    for copy, channel in zip(ablated, (3, 4), strict=True):
+        assert not copy[channel].any()
+        kept = [index for index in range(5) if index != channel]
+        assert torch.equal(copy[kept], activations[0, kept])
+
+
+def test_without_each_works_on_the_cells_of_a_head_too():
+    assert without_each(torch.ones(1, 3, 4), torch.tensor([1])).tolist() == [[[1] * 4, [0] * 4, [1] * 4]]
+
+
+def test_spotlights_are_maps_between_zero_and_one_at_the_size_of_the_image():
+    masks = spotlights(torch.tensor([[[[0.0, 4], [2, 8]], [[-5, 5], [5, 5]]]]), torch.zeros(1, 3, 4, 4))
+    assert masks.shape == (2, 1, 4, 4)
+    assert masks[0, 0, 0, 0] == 0
+    assert masks[0, 0, 3, 3] == pytest.approx(1)
+
+
+def test_the_weights_of_score_cam_are_shares():
+    detector = YOLOv5(confident_detector())
+    with detector.borrowed():
+        recording = detector.record(IMAGE, ("model.4",), with_graph=False)
+        boxes, classes = torch.tensor([[10.0, 5, 60, 50], [70, 40, 96, 64]]), torch.tensor([1, 2])
+        target = detections_target(recording.predictions, boxes, classes, ("class",))
+        weights = Masking(detector, recording, target, Settings(method="ScoreCAM")).weights("model.4")
+    assert weights.shape == (16, 2)
+    torch.testing.assert_close(weights.sum(dim=0), torch.ones(2))

@@ -1,31 +1,41 @@
 """Black-box methods: maps from masked passes alone, of any model that predicts."""
 
 import weakref
+from dataclasses import replace
 from itertools import islice
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from plain_scores import plain_similarity
 from scenes import confident_detector, picture
 from torch.nn import functional
 
-from explainer import black_box
-from explainer.black_box import FocusedGrids, MaskedPasses, RandomGrids, Sampling, enlarged, hidden_image
+from explainer.detectors.predictions import Predictions, Recording
 from explainer.errors import UsageError
 from explainer.explain import Explainer
-from explainer.masks import grid_masks
-from explainer.methods import METHODS, needs_layers
-from explainer.network import Recording
-from explainer.object_targets import BoxesTarget
-from explainer.running_sums import Sums, mean_kept, reliability, significant_slopes
+from explainer.methods import black_box
+from explainer.methods.black_box import (
+    FocusedGrids,
+    MaskedPasses,
+    RandomGrids,
+    Sums,
+    enlarged,
+    hidden_image,
+    mean_kept,
+    reliability,
+    significant_slopes,
+)
+from explainer.methods.catalogue import METHODS
+from explainer.methods.masks import grid_masks
+from explainer.methods.targets import BoxesTarget, similarity_target
 from explainer.settings import Settings
-from explainer.similarity import similarities, similarity_target
 
 PICTURE = picture(64, 96)
 IMAGE = torch.from_numpy(PICTURE.transpose(2, 0, 1)[None].copy()).float() / 255
 SETTINGS = {"conf_thres": 0.05, "imgsz": 96, "max_det": 5, "masks": 24}
-BLACK_BOX = [name for name in METHODS if not needs_layers(name)]
+BLACK_BOX = [name for name, method in METHODS.items() if not method.reads_layers]
 
 
 def explained(method="DRISE", model=None, **settings):
@@ -34,19 +44,6 @@ def explained(method="DRISE", model=None, **settings):
 
 def cams(explanation):
     return np.array([entry.cams[0] for entry in explanation.detections])
-
-
-def plain_similarity(raw, box, probabilities):
-    """Return the similarity by its definition, one raw prediction after the other."""
-    best = 0.0
-    for x, y, w, h, objectness, *classes in raw.tolist():
-        width = max(0.0, min(box[2], x + w / 2) - max(box[0], x - w / 2))
-        height = max(0.0, min(box[3], y + h / 2) - max(box[1], y - h / 2))
-        both = width * height
-        union = (box[2] - box[0]) * (box[3] - box[1]) + w * h - both
-        cosine = np.dot(classes, probabilities) / np.linalg.norm(classes) / np.linalg.norm(probabilities)
-        best = max(best, both / union * cosine * objectness)
-    return best
 
 
 class BrightnessDetector:
@@ -61,20 +58,18 @@ class BrightnessDetector:
         self.passes += len(images)
         x1, y1, x2, y2 = self.box
         brightness = images[:, :, y1:y2, x1:x2].mean(dim=(1, 2, 3))
-        row = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, 0.0, 1.0])
-        raw = row.repeat(len(images), 1, 1)
-        raw[:, 0, 4] = brightness
-        return raw
+        box = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+        return Predictions(box.repeat(len(images), 1, 1), brightness[:, None], torch.ones(len(images), 1, 1))
 
 
-def brightness_evidence(kind=RandomGrids, **sampling):
-    """Return evidence for the brightness detector on a white image."""
-    network, image = BrightnessDetector(), torch.ones(1, 3, 64, 96)
-    recording = Recording(image, network.predict(image)[0], (), {})
-    target = similarity_target(recording.raw, torch.tensor([network.box]).float(), [0], ("class",))
-    few = Sampling(**{"masks": 200, "grid": 8, "baseline": "zero"} | sampling)
-    configured = type("Configured", (kind,), {"sampling": few})
-    return configured(network, recording, target, at_head=False), network
+def brightness_evidence(kind=RandomGrids, detector=None, **sampling):
+    """Return evidence for a brightness detector on a white image, and the detector."""
+    detector, image = detector or BrightnessDetector(), torch.ones(1, 3, 64, 96)
+    recording = Recording(image, detector.predict(image)[0], {}, (1,))
+    box, classes = torch.tensor([detector.box]).float(), torch.tensor([0])
+    target = similarity_target(recording.predictions, box, classes, ("class",))
+    few = Settings(method="DRISE", **{"masks": 200, "grid": 8, "baseline": "zero"} | sampling)
+    return kind(detector, recording, target, few), detector
 
 
 # The passes
@@ -92,7 +87,8 @@ def test_opencv_has_one_thread_while_passes_run_and_as_many_as_before_afterwards
     try:
         cv2.setNumThreads(2)
         several = cv2.getNumThreads()
-        brightness_evidence()
+        evidence, _ = brightness_evidence()
+        evidence.at(0, ())
         assert threads[0] == cv2.getNumThreads() == several
         assert set(threads[1:]) == {1}
     finally:
@@ -103,41 +99,6 @@ def test_a_mask_is_enlarged_alike_on_every_device():
     masks = np.float32(np.random.default_rng(0).random((3, 12, 18)))
     expected = functional.interpolate(torch.from_numpy(masks)[:, None], IMAGE.shape[2:], mode="bilinear")
     torch.testing.assert_close(enlarged(masks, IMAGE), expected, rtol=0, atol=1e-6)
-
-
-# The similarity
-
-
-def test_similarity_is_the_best_of_all_predictions():
-    generator = torch.Generator().manual_seed(0)
-    raw = torch.rand(2, 300, 8, generator=generator)
-    raw[..., :4] *= 60
-    # Few that are sure and many that are not, as a network predicts.
-    raw[..., 4] **= 12
-    boxes = torch.tensor([[0, 0, 20, 30], [30, 30, 50, 60], [100, 100, 110, 110], [5, 5, 6, 6]]).float()
-    probabilities = torch.rand(4, 3, generator=generator)
-    expected = [
-        [plain_similarity(image, box, row) for box, row in zip(boxes.tolist(), probabilities.tolist(), strict=True)]
-        for image in raw
-    ]
-    np.testing.assert_allclose(
-        similarities(raw, boxes, functional.normalize(probabilities, dim=1)), expected, rtol=1e-4
-    )
-
-
-def test_an_undisturbed_image_leaves_a_detection_whole():
-    raw = confident_detector()(IMAGE)[0][0].detach()
-    explanation = explained()
-    for entry in explanation.detections:
-        assert entry.score >= float(raw[entry.detection.row, 4]) - 1e-6
-
-
-def test_a_box_that_is_not_predicted_stands_for_its_class():
-    raw = torch.tensor([[10, 10, 4, 4, 0.9, 0.8, 0.6], [50, 50, 4, 4, 0.5, 0.0, 1.0]])
-    box = torch.tensor([[48, 48, 52, 52]]).float()
-    asked = similarity_target(raw, box, [0], ("class",))
-    assert asked.of_raw(raw[None]).item() == 0
-    assert asked.of_raw(torch.tensor([[[50, 50, 4, 4, 0.5, 0.6, 0.8]]])).item() == pytest.approx(0.5 * 0.6)
 
 
 # Sums over masks
@@ -178,20 +139,6 @@ def test_the_reliability_of_the_noisiest_map_counts():
     assert reliability(*several) == pytest.approx(0, abs=0.02)
 
 
-# Masks
-
-
-@pytest.mark.parametrize("keep", [0.2, 0.5, 0.8])
-def test_masks_keep_the_share_that_is_asked_for(keep):
-    masks = np.array(list(islice(grid_masks((48, 80), 8, keep, seed=0), 300)))
-    assert masks.shape == (300, 48, 80)
-    assert masks.dtype == np.float32
-    assert masks.min() == 0
-    assert masks.max() == 1
-    np.testing.assert_allclose(masks.mean(axis=0), keep, atol=0.12)
-    assert masks.mean() == pytest.approx(keep, abs=0.02)
-
-
 # Maps
 
 
@@ -216,7 +163,7 @@ def test_a_map_is_the_mean_of_masks_weighted_by_what_they_leave(baseline):
 
 @pytest.mark.parametrize("method", BLACK_BOX)
 def test_a_map_is_hottest_on_what_the_detector_looks_at(method):
-    kind = Explainer(confident_detector(), method=method, **SETTINGS).evidence.__base__
+    kind = METHODS[method].evidence
     evidence, _ = brightness_evidence(kind)
     (cam,) = evidence.at(0, ())
     y, x = np.unravel_index(int(cam[0, 0].argmax()), cam.shape[2:])
@@ -243,14 +190,17 @@ def test_the_seed_decides(method):
 
 
 def test_the_passes_end_when_the_maps_have_converged():
-    evidence, network = brightness_evidence(FocusedGrids, masks=2000, grid=4, enough=0.95)
-    assert 2 * black_box.PASSES_PER_LOOK <= network.passes - 1 < 1000
-    assert evidence.note.startswith(f"{network.passes - 1} of 2000 masks, reliability 0.9")
+    evidence, detector = brightness_evidence(FocusedGrids, masks=2000, grid=4)
+    evidence.at(0, ())
+    assert 2 * black_box.PASSES_PER_LOOK <= detector.passes - 1 < 1000
+    assert evidence.note.startswith(f"{detector.passes - 1} of 2000 masks, reliability 0.9")
 
 
-def test_all_masks_are_tried_where_the_maps_do_not_converge():
-    evidence, network = brightness_evidence(masks=70, enough=1.01)
-    assert network.passes - 1 == 70
+def test_all_masks_are_tried_where_the_maps_do_not_converge(monkeypatch):
+    monkeypatch.setattr(black_box, "ENOUGH", 1.01)
+    evidence, detector = brightness_evidence(masks=70)
+    evidence.at(0, ())
+    assert detector.passes - 1 == 70
     assert evidence.note.startswith("70 of 70 masks, reliability ")
 
 
@@ -292,37 +242,34 @@ def test_what_is_never_found_under_a_mask_is_said_in_a_note():
         """Finds its box in the white image alone."""
 
         def predict(self, images):
-            raw = super().predict(images)
-            raw[:, 0, 4] = (raw[:, 0, 4] > 0.999).float()
-            return raw
+            found = super().predict(images)
+            return replace(found, objectness=(found.objectness > 0.999).float())
 
     assert MaskedPasses.nothing == "is not found in any of the masked images"
-    network, image = Blind(), torch.ones(1, 3, 64, 96)
-    recording = Recording(image, network.predict(image)[0], (), {})
-    target = similarity_target(recording.raw, torch.tensor([network.box]).float(), [0], ("class",))
-    evidence = RandomGrids(network, recording, target, at_head=False)
-    assert isinstance(target, BoxesTarget)
+    evidence, _ = brightness_evidence(detector=Blind())
+    assert isinstance(evidence.target, BoxesTarget)
     assert not evidence.at(0, ())[0].any()
 
 
+def test_no_pass_is_made_before_a_map_is_asked_for_and_none_twice():
+    evidence, detector = brightness_evidence()
+    assert evidence.values == [1]
+    assert detector.passes == 1
+    first, passes = evidence.at(0, ())[0], detector.passes
+    assert (evidence.at(0, ())[0] == first).all()
+    assert detector.passes == passes > 1
+
+
+@pytest.mark.parametrize("kind", [RandomGrids, FocusedGrids])
+def test_masks_and_knots_are_as_many_as_the_kind_has_unless_the_settings_say_so(kind):
+    plain, _ = brightness_evidence(kind, masks=None, grid=None)
+    assert (plain.most, plain.knots) == (kind.masks, kind.grid)
+    asked, _ = brightness_evidence(kind, masks=7, grid=3)
+    assert (asked.most, asked.knots) == (7, 3)
+    assert plain.size == (64 // kind.cell, 96 // kind.cell)
+
+
 # Options
-
-
-@pytest.mark.parametrize("method", BLACK_BOX)
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"layer": 17}, "reads no layer, only predictions; leave --layer 17 out"),
-        ({"fuse": "product"}, "leave --fuse product out"),
-        ({"eigen_smooth": True}, "leave --eigen-smooth out"),
-        ({"backprop_array": "width"}, "explains box, class and confidence together; leave --backprop-array width out"),
-        ({"use_old_target_method": True}, "leave --use-old-target-method out"),
-    ],
-    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
-)
-def test_what_a_black_box_method_cannot_look_at_is_refused(method, given, message):
-    with pytest.raises(UsageError, match=f"{method} .*{message}"):
-        Settings(method=method, **given)
 
 
 @pytest.mark.parametrize(
@@ -338,10 +285,6 @@ def test_what_a_black_box_method_cannot_look_at_is_refused(method, given, messag
 def test_masks_that_cannot_be_are_refused(given, message):
     with pytest.raises(UsageError, match=message):
         Settings(method="DRISE", **given)
-
-
-def test_the_name_of_the_paper_is_known():
-    assert Settings(method="d-rise").method == "DRISE"
 
 
 def test_the_table_says_what_was_read():

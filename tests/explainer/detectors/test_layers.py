@@ -1,24 +1,27 @@
 """Layers are found by index and by name, and `auto` follows the structure of the network."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
+import yaml
+from fresh_interpreter import tree
 from scenes import confident_detector, picture
+from torch import nn
 
+from explainer.detectors.detector import BACKBONE, COARSEST, FINE_AND_DEEP, HEAD, NECK, NECK_AND_HEAD, PLACES, Layers
+from explainer.detectors.layers import RULES, Structure, at_head, at_neck
+from explainer.detectors.yolov5 import YOLOv5
 from explainer.errors import UsageError
 from explainer.explain import Explainer
-from explainer.layers import layers_by_level
-from explainer.methods import METHODS, PLACES
-from explainer.network import Network
-from explainer.places import RULES, at_head, at_neck
+from explainer.methods.catalogue import METHODS
 from explainer.settings import Settings
 from models.yolo import DetectionModel
 
+SETTINGS = {"conf_thres": 0.05, "imgsz": 96}
+
 
 @pytest.fixture(scope="module")
-def network():
-    return Network(confident_detector())
+def detector():
+    return YOLOv5(confident_detector())
 
 
 @pytest.mark.parametrize(
@@ -31,27 +34,31 @@ def network():
         ("model.2", "model.2"),
     ],
 )
-def test_a_layer_is_found_by_index_and_by_name(network, requested, name):
-    assert layers_by_level(network, (requested,), "head") == [(name,), (name,)]
+def test_a_layer_is_found_by_index_and_by_name(detector, requested, name):
+    assert detector.layers_called((requested,)) == Layers(((name,), (name,)))
+
+
+def test_a_layer_that_is_named_twice_is_read_once(detector):
+    assert detector.layers_called((-2, "model_7", 4)).by_level == (("model.7", "model.4"),) * 2
 
 
 @pytest.mark.parametrize("requested", [8, -1, "model.8.m.0"])
-def test_the_head_itself_is_refused_with_the_layers_that_feed_it(network, requested):
+def test_the_head_itself_is_refused_with_the_layers_that_feed_it(detector, requested):
     with pytest.raises(UsageError, match=r"is the Detect head itself.*--layer 7 4"):
-        layers_by_level(network, (requested,), "head")
+        detector.layers_called((requested,))
 
 
 @pytest.mark.parametrize("requested", [9, -10, "model.7.cv9", "spine"])
-def test_an_unknown_layer_is_answered_with_the_known_ones(network, requested):
+def test_an_unknown_layer_is_answered_with_the_known_ones(detector, requested):
     with pytest.raises(UsageError, match=r"unknown layer .*known: auto, head, neck, .*, 0\.\.7, -9\.\.-2"):
-        layers_by_level(network, (requested,), "head")
+        detector.layers_called((requested,))
 
 
 def test_a_layer_without_a_map_is_refused():
     model = confident_detector()
     model.model[4].cv2 = torch.nn.Sequential(model.model[4].cv2, Flattening())
     with pytest.raises(UsageError, match=r"layer 'model.4.cv2.1.flat' gives"):
-        Explainer(model, layer="model.4.cv2.1.flat", conf_thres=0.05, imgsz=96)(picture())
+        Explainer(model, layer="model.4.cv2.1.flat", **SETTINGS)(picture())
 
 
 class Flattening(torch.nn.Module):
@@ -78,13 +85,18 @@ AUTO = {
 }
 
 
+def narrow(config):
+    """Return the model of a file of the tree with few channels."""
+    (path,) = (tree() / "models").rglob(config)
+    return DetectionModel(yaml.safe_load(path.read_text(encoding="utf-8")) | {"width_multiple": 0.05})
+
+
 @pytest.mark.parametrize("config", AUTO)
 def test_auto_follows_the_structure(config):
-    with torch.device("meta"):
-        model = DetectionModel(config) if "seg" not in config else segmentation(config)
-    head, neck = ([index for (index,) in rule(model)] for rule in (at_head, at_neck))
+    structure = Structure(narrow(config))
+    head, neck = ([index for (index,) in rule(structure, dict)] for rule in (at_head, at_neck))
     expected_head, expected_neck = AUTO[config]
-    assert head == (expected_head or model.model[-1].f)
+    assert head == (expected_head or structure.head.f)
     if expected_neck:
         assert neck == expected_neck
     for source, index in zip(head, neck, strict=True):
@@ -92,27 +104,37 @@ def test_auto_follows_the_structure(config):
 
 
 def test_each_place_that_can_be_named_has_its_rule():
-    assert list(PLACES) == list(RULES)
-    assert {method.reads for method in METHODS.values()} <= {*PLACES, "biases", "predictions"}
+    assert list(PLACES.values()) == list(RULES)
+    assert [place.name for place in RULES] == list(PLACES)
+    assert {method.place for method in METHODS.values()} <= {*PLACES.values(), None}
 
 
 @pytest.mark.parametrize(
     ("place", "names"),
     [
-        ("head", [("model.7",), ("model.4",)]),
-        ("neck", [("model.7",), ("model.4",)]),
-        ("backbone", [("model.4",), ("model.4",)]),
-        ("coarsest", [("model.4",), ("model.4",)]),
+        (HEAD, (("model.7",), ("model.4",))),
+        (NECK, (("model.7",), ("model.4",))),
+        (BACKBONE, (("model.4",), ("model.4",))),
+        (COARSEST, (("model.4",), ("model.4",))),
+        (NECK_AND_HEAD, (("model.7",), ("model.4",))),
+        (FINE_AND_DEEP, (("model.2", "model.7"), ("model.2", "model.3", "model.4"))),
     ],
+    ids=lambda value: getattr(value, "name", ""),
 )
-def test_a_place_is_found_for_every_stride(network, place, names):
-    assert layers_by_level(network, (place,), "head") == names
-    for entry in Explainer(network.model, layer=place, conf_thres=0.05, imgsz=96)(picture()).detections:
+def test_a_place_is_found_for_every_stride(detector, place, names):
+    assert detector.layers_at(place) == Layers(names, at_head=place == HEAD)
+    for entry in Explainer(detector, layer=place.name, **SETTINGS)(picture()).detections:
         assert entry.layers == names[(4, 8).index(entry.detection.stride)]
 
 
-def test_a_method_at_its_own_place_is_the_same_by_name(network):
-    ways = [Explainer(network.model, layer=layer, conf_thres=0.05, imgsz=96)(picture()) for layer in ("auto", "head")]
+def test_the_places_of_an_ensemble_are_those_of_its_models():
+    both = YOLOv5(nn.ModuleList([confident_detector(1), confident_detector(2)]))
+    assert both.layers_at(HEAD).by_level == (("0.model.7",), ("0.model.4",), ("1.model.7",), ("1.model.4",))
+    assert both.layers_called((4,)).by_level == (("0.model.4",),) * 2 + (("1.model.4",),) * 2
+
+
+def test_a_method_at_its_own_place_is_the_same_by_name(detector):
+    ways = [Explainer(detector, layer=layer, **SETTINGS)(picture()) for layer in ("auto", "head")]
     assert (ways[0].heatmap == ways[1].heatmap).all()
 
 
@@ -121,30 +143,17 @@ def test_a_place_stands_alone():
         Settings(layer=("neck", 4))
 
 
-def segmentation(config):
-    from models.yolo import SegmentationModel
-
-    return SegmentationModel(config)
-
-
-def test_a_detection_is_read_at_the_input_of_its_own_stride(network):
-    explanation = Explainer(network.model, conf_thres=0.05, imgsz=96)(picture())
+def test_a_detection_is_read_at_the_input_of_its_own_stride(detector):
+    explanation = Explainer(detector, **SETTINGS)(picture())
     expected = {4: ("model.7",), 8: ("model.4",)}
     assert {entry.detection.stride for entry in explanation.detections} == {4, 8}
     for entry in explanation.detections:
         assert entry.layers == expected[entry.detection.stride]
 
 
-def test_a_stride_whose_layer_holds_nothing_gets_an_empty_map_and_a_reason(network):
-    explanation = Explainer(network.model, layer=7, conf_thres=0.05, imgsz=96)(picture())
+def test_a_stride_whose_layer_holds_nothing_gets_an_empty_map_and_a_reason(detector):
+    explanation = Explainer(detector, layer=7, **SETTINGS)(picture())
     for entry in explanation.detections:
         reads_other_stride = entry.detection.stride == 8 and not entry.heatmap.any()
         assert entry.heatmap.any() or (reads_other_stride and "no gradient at layer model.7" in entry.note)
     assert any(entry.note for entry in explanation.detections)
-
-
-def test_the_frozen_answer_refuses_arrays_that_do_not_fit():
-    from explainer.explanation import Explanation
-
-    with pytest.raises(ValueError, match="not uint8"):
-        Explanation(picture().astype(float), SimpleNamespace(), (), "GradCAM", ("class",))

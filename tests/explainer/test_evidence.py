@@ -13,11 +13,9 @@ import pytest
 import torch
 from evidence_demo import WEIGHTS, demo_scenes, matched
 
-from explainer.detecting import prepare
-from explainer.evaluation.faithfulness import Perturbation
+from explainer.detectors.weights import open_model
 from explainer.explain import Explainer
-from explainer.network import borrowed
-from models.experimental import attempt_load
+from explainer.methods.targets import similarity_target
 
 LAYER = 4
 # The size of the scenes.
@@ -37,7 +35,7 @@ class Figures:
 
 @pytest.fixture(scope="module")
 def model():
-    return attempt_load(WEIGHTS)
+    return open_model(WEIGHTS, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +57,7 @@ def emblem_share(scenes):
 def figures(model, scenes, *, classes_further=0, **settings) -> Figures:
     """Return how the maps of all objects lie on their emblems and bodies, each asked about with its own class or another."""
     explainer = Explainer(model, **{"method": "LayerCAM", "layer": LAYER, "imgsz": IMGSZ, **settings})
-    count = len(explainer.network.names)
+    count = len(explainer.detector.names)
     rows = []
     for scene in scenes:
         classes = (scene.classes + classes_further) % count
@@ -116,17 +114,21 @@ def test_the_table_says_that_all_evidence_lies_inside_the_box(model, scenes, met
 
 def test_what_is_left_without_the_emblem_is_far_less_than_without_another_part_of_the_body(model, scenes):
     explainer, left = Explainer(model, imgsz=IMGSZ), []
+    detector = explainer.detector
     for scene in scenes:
         found = list(matched(explainer(scene.image_rgb), scene))
-        image, letterbox = prepare(scene.image_rgb, explainer.input_size, explainer.network)
-        with borrowed(explainer.network):
-            rows = [entry.detection.row for entry, _ in found]
-            perturbation = Perturbation(explainer.network.predict, image, letterbox, rows)
+        with detector.borrowed():
+            seen = detector.see(scene.image_rgb, explainer.sight)
+            image = seen.recording.image
+            boxes = torch.tensor(np.array([entry.detection.xyxy for entry, _ in found])).float()
+            classes = torch.tensor([entry.detection.class_index for entry, _ in found])
+            target = similarity_target(seen.recording.predictions, boxes, classes, ("class",))
+            whole = target.of(detector.predict(image))[0]
             for index, (_, number) in enumerate(found):
                 emblem = scene.emblems[number]
                 masks = [emblem, patch_far_from_emblem(scene.bodies[number], emblem)]
-                images = [torch.where(torch.from_numpy(mask), perturbation.deleted, image) for mask in masks]
-                left.append(perturbation.left((image, index) for image in images))
+                images = torch.cat([image * torch.from_numpy(~mask) for mask in masks])
+                left.append((target.of(detector.predict(images))[:, index] / whole[index]).tolist())
     without_emblem, without_patch = np.mean(left, axis=0)
     assert without_emblem < without_patch - 0.2
     assert without_patch > 0.9

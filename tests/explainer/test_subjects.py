@@ -1,24 +1,22 @@
-"""Boxes that the user gives: what their score and map are, and what is said about boxes that are none."""
+"""What is explained: detections, boxes that the user gives, and labels; what their score is and what is said about them."""
 
-import csv
 from itertools import product
 
 import numpy as np
 import pytest
 import pytorch_grad_cam
 import torch
-from plain_scores import RawPredictions, plain_iou, plain_match
-from scenes import confident_detector, picture, save_checkpoint
+from plain_scores import RawPredictions, corners, plain_iou, plain_match
+from scenes import confident_detector, picture
 
-from explainer.command.options import Options
+from explainer.detectors.predictions import Detection
 from explainer.errors import UsageError
 from explainer.explain import Explainer
-from explainer.explainer import main, parse_opt, run
 from explainer.files.labels import Box
 from explainer.maps.heatmaps import Letterbox
-from explainer.methods import METHODS
-from explainer.subjects import to_input
-from utils.general import scale_boxes, xywh2xyxy
+from explainer.methods.catalogue import METHODS
+from explainer.subjects import Subjects, judge, overlaps, remark_on, to_input
+from utils.general import scale_boxes
 
 # The network's input is the picture itself: no letterbox lies between a box in the image and one in the input.
 PICTURE = picture(64, 96)
@@ -70,7 +68,7 @@ def test_the_stride_is_that_of_the_prediction_with_the_most_weight(answers, raw,
 
 
 def test_a_box_that_the_predictions_around_it_take_for_something_else_says_so(raw):
-    box = xywh2xyxy(raw[892:893, :4])[0].clamp(0).tolist()
+    box = torch.tensor(corners(raw[892:893])[0]).clamp(0).tolist()
     around = {int(raw[plain_match(box, index, raw)[0][0], 5:].argmax()) for index in range(3)}
     assert around == {1}
     entries = Explainer(confident_detector(), **SETTINGS)(PICTURE, boxes=[(*box, "ant"), (*box, "bee")]).detections
@@ -84,7 +82,7 @@ def test_a_box_that_the_predictions_around_it_take_for_something_else_says_so(ra
 def test_a_box_that_no_prediction_covers_by_half_says_by_how_much_one_does(raw):
     box = 40, 30, 42, 32
     (entry,) = Explainer(confident_detector(), **SETTINGS)(PICTURE, boxes=[(*box, "bee")]).detections
-    overlap = max(plain_iou(box, other) for other in xywh2xyxy(raw[:, :4]).tolist())
+    overlap = max(plain_iou(box, other) for other in corners(raw))
     assert entry.detection.remark == f"no raw prediction overlaps it by half, the closest one by {overlap:.2f}"
 
 
@@ -160,7 +158,7 @@ def test_no_box_at_all_is_said_to_be_none():
 
 
 # Methods that only look at predictions take many passes.
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].reads != "predictions"])
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.reads_layers])
 def test_every_method_explains_a_given_box(method):
     settings = {"method": method, "layer": "auto"} | SETTINGS
     (entry,) = Explainer(confident_detector(), **settings)(PICTURE, boxes=ASKED[1]).detections
@@ -193,83 +191,117 @@ def test_a_box_that_is_none_is_answered_with_what_is_allowed(box, message):
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"boxes": ASKED, "use_old_target_method": True}, "leave it or --boxes out"),
-        ({"labels": "labels", "use_old_target_method": True}, "leave it or --labels out"),
-        ({"boxes": ASKED, "labels": "labels"}, "leave one of them out"),
-        ({"boxes": ASKED, "class_names": "bee"}, "--boxes says the class of each box itself; leave --class-names out"),
-        ({"boxes": ASKED, "classes": 1}, "--boxes says the class of each box itself; leave --classes out"),
-        ({"boxes": [(50, 5, 20, 30, "bee")]}, "encloses nothing"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
-)
-def test_options_that_contradict_given_boxes_are_refused_before_a_model_is_loaded(given, message):
-    with pytest.raises(UsageError, match=message):
-        Options(**given)
-
-
 def test_boxes_and_settings_that_contradict_them_are_refused_in_a_notebook_too():
     with pytest.raises(UsageError, match="leave it or --boxes out"):
         Explainer(confident_detector(), use_old_target_method=True, **SETTINGS)(PICTURE, boxes=ASKED)
 
 
+# Labels
+
+
+def test_boxes_of_different_classes_do_not_overlap():
+    boxes = [detection(0.9, 0, 0, 10, 10), detection(0.9, 0, 0, 10, 10, 1), detection(0.9, 3, 3, 3, 3)]
+    labels = [label(0, 0, 10, 10), label(5, 0, 15, 10), label(3, 3, 3, 3)]
+    np.testing.assert_allclose(overlaps(boxes, labels), [[1, 1 / 3, 0], [0, 0, 0], [0, 0, 0]])
+    assert overlaps([], labels).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("said", "overlap", "remark"),
+    [
+        ("bee", 0.5, ""),
+        ("bee", 0.49, "no raw prediction overlaps it by half, the closest one by 0.49"),
+        ("ant", 0.9, "none of the raw predictions closest to it says bee; the closest one says ant"),
+    ],
+)
+def test_a_remark_says_why_a_box_is_hardly_found(said, overlap, remark):
+    assert remark_on("bee", said, overlap) == remark
+
+
+def test_subjects_are_put_one_behind_the_other():
+    one, other = detection(0.9, 0, 0, 10, 10), detection(0.8, 1, 1, 5, 5)
+    both = Subjects([one], torch.zeros(1, 4)) + Subjects([other], torch.ones(1, 4))
+    assert both.detections == [one, other]
+    assert both.boxes_xyxy.tolist() == [[0] * 4, [1] * 4]
+
+
+def detection(confidence, x1, y1, x2, y2, class_index=0):
+    return Detection(np.float32([x1, y1, x2, y2]), confidence, class_index, "ant", 8, 0, 0)
+
+
+def label(x1, y1, x2, y2, class_index=0):
+    return Box(np.float32([x1, y1, x2, y2]), class_index)
+
+
+@pytest.mark.parametrize(
+    ("detections", "labels", "outcomes", "missed"),
+    [
+        ([detection(0.9, 0, 0, 10, 10)], [label(0, 0, 10, 10)], ["hit"], []),
+        # Overlap 50 of 100 and 49 of 100.
+        ([detection(0.9, 0, 0, 10, 5)], [label(0, 0, 10, 10)], ["hit"], []),
+        ([detection(0.9, 0, 0, 10, 4.9)], [label(0, 0, 10, 10)], ["false alarm"], [0]),
+        ([detection(0.9, 0, 0, 10, 10)], [label(0, 0, 10, 10, 1)], ["false alarm"], [0]),
+        # Two detections of one object: the surer one hits, wherever it stands.
+        (
+            [detection(0.3, 0, 0, 10, 10), detection(0.9, 0, 0, 10, 9)],
+            [label(0, 0, 10, 10)],
+            ["false alarm", "hit"],
+            [],
+        ),
+        # The surer one takes the label that it overlaps most, the other one what is left.
+        (
+            [detection(0.9, 0, 0, 10, 10), detection(0.8, 0, 0, 10, 10)],
+            [label(0, 0, 10, 6), label(0, 0, 10, 10)],
+            ["hit", "hit"],
+            [],
+        ),
+        ([], [label(0, 0, 10, 10)], [], [0]),
+        ([detection(0.9, 0, 0, 10, 10)], [], ["false alarm"], []),
+        ([], [], [], []),
+    ],
+)
+def test_a_detection_hits_the_free_label_of_its_class_that_it_overlaps_most(detections, labels, outcomes, missed):
+    found, left = judge(detections, labels)
+    assert found == outcomes
+    assert [index for index, entry in enumerate(labels) if any(entry is other for other in left)] == missed
+
+
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return save_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pt", confident_detector())
+def sure():
+    """Return a detection that lies well inside the picture and overlaps none of its class by half."""
+    explainer = Explainer(confident_detector(), **SETTINGS, iou_thres=0.3)
+    return next(e.detection for e in explainer(PICTURE).detections if (e.detection.xyxy > 2).all())
 
 
-@pytest.fixture
-def command(weights, tmp_path):
-    """Run the command on the picture and return its exit code and the rows of its table."""
-    import cv2
-
-    cv2.imwrite(str(tmp_path / "one.png"), PICTURE[..., ::-1])
-
-    def call(*arguments):
-        common = ["--weights", weights, "--source", str(tmp_path / "one.png"), "--imgsz", "96"]
-        code = main(parse_opt([*common, "--project", str(tmp_path / "out"), *arguments]))
-        table = tmp_path / "out/exp/explanations.csv"
-        return code, list(csv.DictReader(table.open(encoding="utf-8"))) if table.exists() else None
-
-    return call
-
-
-def test_the_command_takes_boxes_and_writes_a_row_for_each(command, capsys):
-    code, rows = command("--boxes", "10", "5", "60", "50", "bee", "--boxes", "70", "40", "96", "64", "0")
-    assert code == 0
-    assert [(row["name"], row["outcome"], row["x1"]) for row in rows] == [
-        ("bee", "given", "10.00"),
-        ("ant", "given", "70.00"),
-    ]
-    assert "64x96 2 given boxes, " in capsys.readouterr().err
+def test_detections_are_judged_and_misses_explained_at_their_labels_like_given_boxes(sure):
+    explainer = Explainer(confident_detector(), **SETTINGS, iou_thres=0.3)
+    labels = [(*sure.xyxy.tolist(), sure.name), (10, 5, 60, 50, "bee")]
+    plain, judged = explainer(PICTURE), explainer(PICTURE, labels=labels)
+    (given,) = explainer(PICTURE, boxes=labels[1:]).detections
+    outcomes = [entry.detection.outcome for entry in judged.detections]
+    assert outcomes.count("hit") == 1
+    assert outcomes[-1] == "miss"
+    assert set(outcomes[:-1]) == {"hit", "false alarm"}
+    assert [entry.score for entry in judged.detections[:-1]] == [entry.score for entry in plain.detections]
+    assert {entry.detection.outcome for entry in plain.detections} == {""}
+    miss = judged.detections[-1]
+    assert (miss.score, miss.detection.confidence) == (given.score, given.detection.confidence)
+    assert (miss.heatmap == given.heatmap).all()
 
 
-def test_a_box_of_a_class_that_the_model_lacks_leaves_nothing_behind(command, capsys):
-    code, rows = command("--boxes", "10", "5", "60", "50", "dragon")
-    assert (code, rows) == (2, None)
-    assert "unknown class of --boxes 'dragon'; known: 0 ant, 1 bee, 2 cat" in capsys.readouterr().err
+def test_without_labels_everything_is_a_false_alarm():
+    explanation = Explainer(confident_detector(), **SETTINGS)(PICTURE, labels=[])
+    assert {entry.detection.outcome for entry in explanation.detections} == {"false alarm"}
 
 
-def test_run_takes_the_same_boxes_and_draws_them_dashed(weights, tmp_path):
-    import cv2
-
-    cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 96, 3), 90, np.uint8))
-    options = {"weights": weights, "source": str(tmp_path / "grey.png"), "imgsz": 96, "hide_labels": True, "crop": True}
-    drawn = run(boxes=[(10, 5, 60, 50, "bee")], line_thickness=1, project=str(tmp_path / "out"), **options)
-    along_the_top = {tuple(pixel) for pixel in drawn[5, 11:60].tolist()}
-    assert (255, 255, 255) in along_the_top
-    assert len(along_the_top) > 1
+def test_labels_of_classes_that_are_not_explained_do_not_count():
+    explainer = Explainer(confident_detector(), class_names="ant", conf_thres=0.99, imgsz=96)
+    labels = [(10, 5, 60, 50, "bee"), (10, 5, 60, 50, "ant")]
+    assert [entry.detection.name for entry in explainer(PICTURE, labels=labels).detections] == ["ant"]
 
 
-def test_a_given_box_holds_for_every_frame_of_a_video(command, tmp_path):
-    import cv2
-
-    writer = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
-    for seed in range(3):
-        writer.write(picture(seed=seed))
-    writer.release()
-    code, rows = command("--source", str(tmp_path / "clip.mp4"), "--boxes", "10", "5", "60", "50", "bee")
-    assert code == 0
-    assert [(row["frame"], row["x2"]) for row in rows] == [("1", "60.00"), ("2", "60.00"), ("3", "60.00")]
+def test_a_miss_says_so_on_its_box_and_in_its_title():
+    explainer = Explainer(confident_detector(), conf_thres=0.99, imgsz=96)
+    (miss,) = explainer(PICTURE, labels=[(10, 5, 60, 50, "bee")]).detections
+    assert miss.detection.caption == "miss: bee"
+    assert miss.title.startswith("miss: bee 0.")

@@ -1,23 +1,19 @@
 """Exported models, TorchScript and ONNX: the black-box methods explain them as they explain the checkpoint."""
 
-import csv
 import json
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from scenes import confident_detector, picture, save_checkpoint
 from torch import nn
 
-from explainer import black_box
 from explainer.comparing import Comparer
+from explainer.detectors.exported import Grid, class_count, grids_of, runs
 from explainer.errors import UsageError
 from explainer.explain import Explainer
-from explainer.explainer import main, parse_opt, run
-from explainer.exported import class_count, levels_of
-from models.autoshape import AutoShape
-from models.common import DetectMultiBackend
+from explainer.methods import black_box
+from models.common import AutoShape, DetectMultiBackend
 
 PICTURE = picture(64, 96)
 IMAGE = torch.zeros(1, 3, 64, 96)
@@ -28,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-class Predictions(nn.Module):
+class PredictionsAlone(nn.Module):
     """A detector that gives its predictions alone, as exports do.
 
     drop: rows to leave out, so that it cannot be told where the others come from.
@@ -37,12 +33,14 @@ class Predictions(nn.Module):
     def __init__(self, drop: int = 0):
         super().__init__()
         self.detector, self.drop = confident_detector(), drop
+        # Stock YOLOv5 keeps the grids of the size that it is exported with unless it is told not to.
+        self.detector.model[-1].dynamic = True
 
     def forward(self, im):
         return self.detector(im)[0][:, self.drop :]
 
 
-class OneSize(Predictions):
+class OneSize(PredictionsAlone):
     """A detector that only takes images of one size, as a traced one of stock YOLOv5 does."""
 
     def forward(self, im):
@@ -52,7 +50,7 @@ class OneSize(Predictions):
 def torchscript(folder, model=None):
     path = str(folder / "best.torchscript")
     extra = {"config.txt": json.dumps({"stride": 8, "names": confident_detector().names})}
-    torch.jit.save(torch.jit.trace(model or Predictions(), IMAGE), path, _extra_files=extra)
+    torch.jit.save(torch.jit.trace(model or PredictionsAlone(), IMAGE), path, _extra_files=extra)
     return path
 
 
@@ -61,7 +59,7 @@ def onnx(folder, model=None, dynamic=False):
     pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime")
     path = str(folder / "best.onnx")
     axes = {"images": {0: "batch", 2: "height", 3: "width"}} if dynamic else None
-    torch.onnx.export(model or Predictions(), IMAGE, path, dynamo=False, input_names=["images"], dynamic_axes=axes)
+    torch.onnx.export(model or PredictionsAlone(), IMAGE, path, dynamo=False, input_names=["images"], dynamic_axes=axes)
     exported = library.load(path)
     library.helper.set_model_props(exported, {"stride": "8", "names": str(confident_detector().names)})
     library.save(exported, path)
@@ -94,12 +92,13 @@ def test_a_dynamic_export_takes_rectangles_and_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(black_box, "BATCH_ON_CPU", 4)
     settings = SETTINGS | {"imgsz": 96}
     explainer = Explainer(onnx(tmp_path, dynamic=True), **settings)
-    assert (explainer.network.rectangular, explainer.network.batched) == (True, True)
+    assert (explainer.detector.rectangular, explainer.detector.batched) == (True, True)
     compare(explainer(PICTURE), Explainer(confident_detector(), **settings)(PICTURE))
 
 
 def test_an_export_of_one_size_fills_it(tmp_path):
-    seen = Explainer(torchscript(tmp_path), **SETTINGS).see(picture(60, 40))
+    explainer = Explainer(torchscript(tmp_path), **SETTINGS)
+    seen = explainer.detector.see(picture(60, 40), explainer.sight)
     assert seen.recording.image.shape == (1, 3, 64, 96)
     assert seen.letterbox.input_size == (64, 96)
 
@@ -118,18 +117,39 @@ def test_a_backend_of_a_checkpoint_is_explained_by_its_layers(tmp_path):
 
 
 def test_where_predictions_come_from_is_unknown_without_all_of_them(tmp_path):
-    explanation = Explainer(torchscript(tmp_path, Predictions(drop=1)), **SETTINGS)(PICTURE)
+    explanation = Explainer(torchscript(tmp_path, PredictionsAlone(drop=1)), **SETTINGS)(PICTURE)
     assert [entry.detection.stride for entry in explanation.detections] == [None] * 5
     assert explanation.detections[0].title.endswith("stride unknown")
     with pytest.raises(UsageError, match="--scales: where each prediction comes from cannot be told"):
-        Explainer(torchscript(tmp_path, Predictions(drop=1)), scales=True, **SETTINGS)
+        Explainer(torchscript(tmp_path, PredictionsAlone(drop=1)), scales=True, **SETTINGS)
 
 
 def test_strides_are_told_from_the_centres_of_the_predictions():
     raw = confident_detector()(IMAGE)[0][0].detach()
-    levels = levels_of(raw, (64, 96))
-    assert [(level.stride, level.head.na) for level in levels] == [(4, 2), (8, 2)]
-    assert levels_of(raw.flip(0), (64, 96))[0].stride is None
+    assert grids_of(raw, (64, 96)) == [Grid(4, 2), Grid(8, 2)]
+    assert grids_of(raw.flip(0), (64, 96)) == [Grid(None, 0)]
+
+
+def test_a_grid_knows_how_many_predictions_come_from_it():
+    assert Grid(4, 2).count((64, 96)) == 2 * 16 * 24
+
+
+def test_strides_that_follow_each_other_are_tried_from_the_most_of_them():
+    assert runs((4, 8, 16)) == [(4, 8, 16), (4, 8), (8, 16), (4,), (8,), (16,)]
+
+
+def test_a_pass_of_another_size_is_split_by_the_grids(tmp_path):
+    detector = Explainer(torchscript(tmp_path), **SETTINGS).detector
+    recording = detector.record(torch.zeros(1, 3, 32, 64), (), with_graph=False)
+    assert recording.ends == (2 * 8 * 16, 2 * 8 * 16 + 2 * 4 * 8)
+    assert recording.activations == {}
+
+
+def test_it_has_no_layers_to_read(tmp_path):
+    detector = Explainer(torchscript(tmp_path), **SETTINGS).detector
+    assert not detector.reads_layers
+    with pytest.raises(NotImplementedError, match="no layers to read"):
+        detector.layers_called((4,))
 
 
 # What cannot be
@@ -141,15 +161,6 @@ def test_a_method_that_reads_layers_refuses_and_names_those_that_do_not(method, 
     for model in (path, DetectMultiBackend(path)):
         with pytest.raises(UsageError, match=rf"gives predictions alone, and {method} reads layers; .*--method DRISE"):
             Explainer(model, method=method)
-
-
-def test_the_command_refuses_before_anything_is_loaded(capsys):
-    assert main(parse_opt(["--weights", "missing.onnx", "--method", "DRISE", "LayerCAM"])) == 2
-    line = capsys.readouterr().err
-    assert (
-        "weights 'missing.onnx' is no .pt checkpoint: an exported model gives predictions alone, and LayerCAM" in line
-    )
-    assert line.count("\n") == 1
 
 
 @pytest.mark.parametrize("export", [torchscript, onnx])
@@ -191,21 +202,13 @@ def test_files_that_cannot_be_run_are_refused(weights, message):
         Explainer(weights, method="DRISE")
 
 
-# The whole command
-
-
-def test_the_command_explains_an_exported_model(tmp_path):
-    cv2.imwrite(str(tmp_path / "picture.png"), PICTURE[..., ::-1])
-    image = run(
-        weights=torchscript(tmp_path), source=str(tmp_path / "picture.png"), project=str(tmp_path / "runs"), **SETTINGS
-    )
-    assert image.shape == PICTURE.shape
-    with (tmp_path / "runs/exp/explanations.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 5
-    assert {row["layer"] for row in rows} == {"predictions"}
-    assert {row["stride"] for row in rows} <= {"4", "8"}
-    assert {row["method"] for row in rows} == {"DRISE"}
+@pytest.mark.parametrize("name", ["broken.torchscript", "broken.onnx"])
+def test_a_file_that_holds_no_model_is_refused_by_its_name(name, tmp_path):
+    if name.endswith("onnx"):
+        pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime")
+    (tmp_path / name).write_bytes(b"no model")
+    with pytest.raises(UsageError, match=f"weights '.*{name}' cannot be run: "):
+        Explainer(str(tmp_path / name), method="DRISE")
 
 
 def test_a_checkpoint_and_its_export_can_be_compared(tmp_path):
