@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from explainer.evaluation.location import location_figures, locations_of
+from explainer.evaluation.evaluator import location_figures, locations_of
 from explainer.explanation import Detection
 from explainer.files.labels import Label
 
