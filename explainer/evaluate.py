@@ -51,7 +51,7 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     with EvaluationResults(folder, options, resumes=resumes) as results, evaluator.meter, progress(images) as bar:
         for image in bar:
             evaluate_image(image, evaluator, results, tally)
-    report(results, evaluator)
+    report(results, evaluator, tally)
     log_speed(tally, evaluator.meter.inside)
     log_end(tally, folder)
     return folder, tally
@@ -73,27 +73,48 @@ def evaluate_image(image, evaluator, results, tally: Tally) -> None:
     tally.seconds += perf_counter() - started
 
 
-def report(results, evaluator) -> None:
-    """Write what a run amounts to: tables, and pictures unless they are not wanted."""
+def report(results, evaluator, tally: Tally) -> None:
+    """Write what a run amounts to: tables, pictures unless they are not wanted, and a page with both if it is."""
     from explainer.evaluation.summary import about, markdown, summarise
 
     rows = results.table()
     summary = summarise(rows, results.options.seed)
     results.save_text("table.csv", summary.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     results.save_text("table.md", markdown(summary, about(rows, results.options)))
-    if not results.options.nosave:
-        save_pictures(rows, summary, results, evaluator)
+    pictures = () if results.options.nosave else pictures_of(rows, summary, evaluator)
+    if results.options.report:
+        save_page(about(rows, results.options), summary, pictures, results, tally)
+        return
+    for name, _, picture in pictures:
+        results.save_picture(name, picture)
 
 
-def save_pictures(rows, summary, results, evaluator) -> None:
-    """Write the plots, and the best and the worst examples of each contender."""
+def pictures_of(rows, summary, evaluator):
+    """Yield the file, the title and the picture of the plots, and of the best and the worst examples of each contender."""
     from explainer.evaluation.charts import cost_chart, curve_chart, example_sheets, figure_chart
 
-    results.save_picture("curves.png", curve_chart(rows, summary))
-    results.save_picture("figures.png", figure_chart(summary))
-    results.save_picture("cost.png", cost_chart(summary))
+    yield "curves.png", "Scores while pixels are deleted and inserted", curve_chart(rows, summary)
+    yield "figures.png", "All figures with their confidence intervals", figure_chart(summary)
+    yield "cost.png", "Faithfulness against cost", cost_chart(summary)
     for name, picture in example_sheets(rows, evaluator):
-        results.save_picture(f"examples/{name}.jpg", picture)
+        yield f"examples/{name}.jpg", f"{name.replace('_', ' ')}: the best explanations above, the worst below", picture
+
+
+def save_page(about: str, summary, pictures, results, tally: Tally) -> None:
+    """Write the pictures, and a page with them and the tables; `about` says what was evaluated."""
+    from explainer.command.reporting import facts_of, log_page, warnings_of
+    from explainer.evaluation.summary import known_figures, meanings, tables_of
+    from explainer.pictures.report import Report
+
+    with results.page() as page:
+        facts = facts_of("evaluate.py", results.options)
+        whole = Report(page, title="Evaluation of explanations", about=about, facts=facts)
+        for table in tables_of(summary):
+            whole.add_table(*table)
+        for name, title, picture in pictures:
+            results.save_picture(name, picture)
+            whole.add_picture(title, picture, Path(name).suffix)
+        log_page(whole.write(warnings=warnings_of(tally), remarks=meanings(known_figures(summary))))
 
 
 def log_speed(tally: Tally, inside: float) -> None:

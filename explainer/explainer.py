@@ -42,13 +42,14 @@ def explain_source(options: Options):
     """Open what is needed, explain every image of the source, draw and save the answers, and return the findings."""
     with without_collecting():
         from explainer.command.opening import open_run
-        from explainer.command.reporting import Findings, Suspects, log_closing, log_suspects
+        from explainer.command.reporting import Findings, Suspects, log_closing, log_suspects, reporting
         from explainer.files.results import Results
 
         job, findings = open_run(options), Findings(suspects=Suspects(options.suspects))
     with (
         closing(job.source),
         Results(job.folder) as results,
+        reporting(results, options, findings) as report,
         WriteBehind() as writing,
         source_progress(job.source) as frames,
     ):
@@ -56,7 +57,7 @@ def explain_source(options: Options):
             answer = explain_frame(frame, job, findings, options.verbose)
             if answer is None:
                 continue
-            saving = writing.do(save, frame, answer, results, options, findings)
+            saving = writing.do(save, frame, answer, results, options, findings, report)
             if options.view_img:
                 show(frame, saving.result())
     if findings.suspects.kept:
@@ -86,7 +87,7 @@ def explain_frame(frame, job, findings, verbose: bool):
     return answer
 
 
-def save(frame, answer, results, options: Options, findings) -> np.ndarray:
+def save(frame, answer, results, options: Options, findings, report) -> np.ndarray:
     """Draw and write what there is to see of one image and return its overlay, RGB."""
     from explainer.files.results import save_answer
 
@@ -94,6 +95,8 @@ def save(frame, answer, results, options: Options, findings) -> np.ndarray:
     wanted = {"pictures": not options.nosave, "per_detection": options.per_detection, "arrays": options.save_npz}
     saved = save_answer(results, frame, answer, style=options.style, **wanted)
     findings.suspects.add(frame, answer, saved.rows)
+    if report is not None:
+        report.add(frame, answer, saved.rows)
     findings.image_rgb = saved.picture_rgb
     findings.saving += perf_counter() - started
     return saved.picture_rgb

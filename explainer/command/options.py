@@ -105,6 +105,9 @@ class Options(Settings):
         False, "also a picture of each detection's own map, and a contact sheet of the image", group="output"
     )
     save_npz: bool = option(False, "also the maps as arrays (float16), with boxes and names", group="output")
+    report: bool = option(
+        False, "also a page with all images and the table, report.html, to look through offline", group="output"
+    )
     boxes: tuple | None = option(
         None,
         "explain this box instead of the detections, detected or not; in pixels of the image, repeatable",

@@ -1,17 +1,27 @@
 """What a run says: one line per image as detect.py does, why a map is empty, what is suspect, and how it ended."""
 
+import platform
+import re
+import shlex
+import sys
 from bisect import insort
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
+from explainer.command.options import ROOT
 from explainer.command.running import Tally, log_end
 from explainer.detectors.predictions import FALSE_ALARM, GIVEN, HIT, MISS, Detection
 from explainer.files.sources import Frame
 from explainer.pictures.sheets import Tile, detection_tile, tile_sheet
+from explainer.settings import as_tuple
 from utils.general import LOGGER
 
 PLURALS = {HIT: "hits", FALSE_ALARM: "false alarms", MISS: "misses", GIVEN: "given boxes"}
@@ -129,6 +139,109 @@ def log_closing(findings: Findings, folder: Path, judged: bool) -> None:
         explaining, saving = (1e3 * seconds / findings.done for seconds in (findings.seconds, findings.saving))
         LOGGER.info(f"Speed: {explaining:.1f}ms explain, {saving:.1f}ms draw and save per image")
     log_end(findings, folder)
+
+
+@contextmanager
+def reporting(results, options, findings: Findings) -> Iterator[object | None]:
+    """Give the page of a run in the making, None where none is asked for. It is written at the end, whatever ends the run."""
+    if not options.report:
+        yield None
+        return
+    from explainer.pictures.report import Report
+
+    facts, warnings = facts_of("explainer.py", options), ["the run was stopped before its end."]
+    with results.page() as page:
+        report = Report(page, title="Explanations", about=asked_of(options), facts=facts, style=options.style)
+        try:
+            yield report
+            warnings.clear()
+        finally:
+            if len(page):
+                log_page(report.write(warnings=warnings + warnings_of(findings)))
+            else:
+                LOGGER.warning("WARNING ⚠️ no report: no image was explained")
+
+
+def asked_of(options) -> str:
+    """Return in a line which methods and weights a page is about."""
+    weights = [Path(entry).name for entry in weights_of(options) if isinstance(entry, (str, Path))]
+    return " · ".join(filter(None, (", ".join(as_tuple(options.method)), ", ".join(weights))))
+
+
+def weights_of(options) -> tuple:
+    """Return the weights of a run, or those that it compares."""
+    return as_tuple(getattr(options, "compare", None) or options.weights)
+
+
+def warnings_of(tally: Tally) -> list[str]:
+    """Return what a page has to say about images that were skipped."""
+    return [f"{several(tally.skipped, 'image')} could not be read; the log says which."] if tally.skipped else []
+
+
+def log_page(written: tuple[Path, Path | None]) -> None:
+    """Log where a page is, and the folder with its pictures where they do not lie in it."""
+    path, beside = written
+    LOGGER.info(f"Report: {path}" + (f", with its pictures in {beside}; keep them together" if beside else ""))
+
+
+def facts_of(script: str, options) -> dict[str, list[str]]:
+    """Return what is needed to repeat a run, as texts: the command, the date, versions, the weights with their SHA-256."""
+    return {
+        "command": [command_of(script, options)],
+        "date": [datetime.now().astimezone().isoformat(" ", "seconds")],
+        "versions": [", ".join(versions())],
+        "weights": [weights_in_words(entry) for entry in weights_of(options)],
+    }
+
+
+def command_of(script: str, options) -> str:
+    """Return the command that was typed or, where `run` was called, a call that does the same."""
+    if Path(sys.argv[0]).name == script:
+        return shlex.join(["python", *sys.argv])
+    usual = type(options)()
+    given = {entry.name: getattr(options, entry.name) for entry in fields(options)}
+    changed = {name: value for name, value in given.items() if value != getattr(usual, name)}
+    return f"run({', '.join(f'{name}={value_in_words(value)}' for name, value in changed.items())})"
+
+
+def value_in_words(value: object) -> str:
+    """Return a value of an option as it is written in Python; the kind of a model that was already loaded."""
+    if isinstance(value, Path):
+        return repr(str(value))
+    return repr(value) if isinstance(value, (bool, int, float, str, tuple, list)) else type(value).__name__
+
+
+def versions() -> list[str]:
+    """Return the versions of what computes the maps, a text each."""
+    known = [f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
+    project = ROOT / "pyproject.toml"
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    # The checkout that the folder was copied into has a project file of its own.
+    if found := re.search(r'name = "(yolov5-explainer)"\nversion = "(.+)"', text):
+        known.insert(0, " ".join(found.groups()))
+    for package in ("torch", "grad-cam", "numpy", "opencv-python-headless", "opencv-python"):
+        try:
+            known.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return known
+
+
+def weights_in_words(entry: object) -> str:
+    """Return the name of a file of weights and its SHA-256, where it is a file."""
+    if not isinstance(entry, (str, Path)):
+        return f"a model that was already loaded: {type(entry).__name__}"
+    path = Path(entry)
+    return f"{path.name}, SHA-256 {sha256_of(path)}" if path.is_file() else str(entry)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def found_in_words(detections: Iterable[Detection]) -> str:

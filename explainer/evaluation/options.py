@@ -104,6 +104,9 @@ class Evaluation:
         None, "folder of a run that was stopped: go on with its options", group="output", metavar="FOLDER"
     )
     nosave: bool = option(False, "tables alone: no plots, no pictures of the best and the worst", group="output")
+    report: bool = option(
+        False, "also a page with the tables and the pictures, report.html, to look through offline", group="output"
+    )
     trust: bool = option(
         False,
         "unpickle the checkpoint fully; it can then run code: only for files you made yourself",

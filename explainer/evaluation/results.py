@@ -5,7 +5,7 @@ A run that was stopped goes on in the same folder: what it had finished is kept.
 
 import csv
 from collections import Counter, defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from explainer.errors import UsageError
 from explainer.evaluation.options import Evaluation
 from explainer.evaluation.summary import FIGURES
-from explainer.files.results import write_picture
+from explainer.files.results import Page, write_picture
 
 IDENTITY = ("image", "row", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride", "method", "layer", "read")
 CURVES = ("deletion_curve", "insertion_curve")
@@ -76,6 +76,10 @@ class EvaluationResults:
         """Write a picture in the format of its suffix; OSError if that fails."""
         write_picture(self.folder / name, picture_rgb)
 
+    def page(self) -> Page:
+        """Return report.html of this evaluation in the making."""
+        return Page(self.folder)
+
 
 def as_text(value: object) -> object:
     """Return a value as the table writes it: numbers short, curves as numbers with blanks between them."""
@@ -133,7 +137,9 @@ def resumed(options: Evaluation) -> tuple[Evaluation, Path]:
         raise UsageError(f"--resume '{folder}' holds no {OPTIONS}; give the folder of an evaluation that was stopped")
     kept = Evaluation(**yaml.safe_load((folder / OPTIONS).read_text(encoding="utf-8")))
     usual, given = asdict(Evaluation()), asdict(options)
-    others = [n for n in given if n != "resume" and given[n] != usual[n] and plain(given[n]) != plain(asdict(kept)[n])]
+    # A page of what was measured can be asked for at any time.
+    free = ("resume", "report")
+    others = [n for n in given if n not in free and given[n] != usual[n] and plain(given[n]) != plain(asdict(kept)[n])]
     if others:
         raise UsageError(f"--resume goes on with the options of '{folder}'; leave --{others[0].replace('_', '-')} out")
-    return kept, folder
+    return replace(kept, report=kept.report or options.report), folder

@@ -165,15 +165,47 @@ def lost_to(row: pd.Series, table: pd.DataFrame) -> str:
 def markdown(summary: pd.DataFrame, about: str) -> str:
     """Return the tables of a summary, one for each group of figures, and what the figures mean; `about` stands on top."""
     whole = summary[summary.split == ALL_DETECTIONS]
-    known = [name for name in FIGURES if name in summary.columns and whole[name].notna().any()]
+    known = known_figures(summary)
     parts = [f"# Evaluation of explanations\n\n{about}"]
     for group in GROUPS:
         names = [name for name in known if FIGURES[name].group == group]
         if names:
             parts.append(f"## {group}\n\n{group_table(whole, names)}")
     parts.append(f"## {FIGURES[DECISIVE].title}, by size and by confidence\n\n{split_table(summary)}")
-    parts.append("## What the figures mean\n\n" + meanings(known))
+    parts.append("## What the figures mean\n\n" + "\n".join(f"- {line}" for line in meanings(known)))
     return "\n\n".join(parts) + "\n"
+
+
+def known_figures(summary: pd.DataFrame) -> list[str]:
+    """Return the names of the figures that are known of some contender."""
+    whole = summary[summary.split == ALL_DETECTIONS]
+    return [name for name in FIGURES if name in summary.columns and whole[name].notna().any()]
+
+
+def tables_of(summary: pd.DataFrame) -> Iterator[tuple[str, list, list[list]]]:
+    """Yield title, columns and rows of the tables for a page: one for each group of figures, and one by split."""
+    from explainer.pictures.report import Column
+
+    whole, known = summary[summary.split == ALL_DETECTIONS], known_figures(summary)
+    first = [Column("method", "method"), Column("layer", "layer"), Column("loses_to", f"{LOSES} loses to")]
+    leading = whole[["method", "layer", "loses_to"]].values.tolist()
+    for group in GROUPS:
+        names = [name for name in known if FIGURES[name].group == group]
+        columns = [
+            Column(name, figure.title + ARROWS[figure.better], "mean", figure.digits, figure.about)
+            for name in names
+            for figure in (FIGURES[name],)
+        ]
+        figures = [
+            [[row[name], row[f"{name}_low"], row[f"{name}_high"]] for name in names] for _, row in whole.iterrows()
+        ]
+        if names:
+            yield group, first + columns, [left + right for left, right in zip(leading, figures, strict=True)]
+    order, digits = list(dict.fromkeys(summary.split)), FIGURES[DECISIVE].digits
+    cells = {(row.split, row.method, row.layer): row[DECISIVE] for _, row in summary.iterrows()}
+    rows = [[*left, *(cells.get((split, *left[:2])) for split in order)] for left in leading]
+    title = f"{FIGURES[DECISIVE].title}, by size and by confidence"
+    yield title, first + [Column(split, split, "number", digits) for split in order], rows
 
 
 def about(rows: pd.DataFrame, options: Evaluation) -> str:
@@ -210,13 +242,13 @@ def split_table(summary: pd.DataFrame) -> str:
     return table_text(heading, lines)
 
 
-def meanings(names: list[str]) -> str:
-    """Return what each figure means, and the mark of a contender that loses to a baseline."""
-    lines = [f"- {FIGURES[name].title}{ARROWS[FIGURES[name].better]}: {FIGURES[name].about}" for name in names]
+def meanings(names: list[str]) -> list[str]:
+    """Return what each figure means, and the mark of a contender that loses to a baseline, a line each."""
+    lines = [f"{FIGURES[name].title}{ARROWS[FIGURES[name].better]}: {FIGURES[name].about}" for name in names]
     baselines = " or ".join(method for method, _ in MUST_BEAT)
-    lines.append(f"- {LOSES}: loses to {baselines} in {FIGURES[DECISIVE].title}")
-    lines.append("- in brackets: 95 % confidence interval of the mean, by a bootstrap over images")
-    return "\n".join(lines)
+    lines.append(f"{LOSES}: loses to {baselines} in {FIGURES[DECISIVE].title}")
+    lines.append("in brackets: 95 % confidence interval of the mean, by a bootstrap over images")
+    return lines
 
 
 def first_cells(row: pd.Series) -> list[str]:

@@ -3,9 +3,11 @@
 import csv
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -20,6 +22,8 @@ DIGITS = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"confidence": ".5f", 
 DIGITS |= {"energy_in_box": ".4f", "enrichment": ".3f"}
 # Suffixes that OpenCV can write; pictures of other formats become .png.
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# A page whose pictures take more bytes is slow to send and to open; they then lie beside it.
+PAGE_BYTES = 50 * 2**20
 
 
 class Results:
@@ -75,6 +79,10 @@ class Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(path, **arrays)
 
+    def page(self) -> "Page":
+        """Return report.html of this run in the making; what lies beside it shares its name with no image's folder."""
+        return Page(self.folder, self._free_name("report"))
+
     def _beside(self, frame: Frame, names: tuple[str, ...], suffix: str) -> Path:
         """Return the path of something further about an image; that of a frame carries the frame's number."""
         if self._about[0] != (frame.path, frame.stream, frame.number):
@@ -102,6 +110,68 @@ class Results:
             self._videos[origin] = path, open_video(path, frame.fps, picture_rgb.shape)
         path, video = self._videos[origin]
         video.write(np.ascontiguousarray(picture_rgb[..., ::-1]))
+        return path
+
+
+class Page:
+    """The page report.html in the making: its parts, one for each image, wait on disk until the whole is written at once.
+
+    They wait in a file without a name, which is gone with the process, however that ends. Entered for the time of a run.
+    """
+
+    def __init__(self, folder: Path, beside: str = "report"):
+        self.folder, self._beside = folder, beside
+        self._sizes: list[int] = []
+
+    def __enter__(self) -> "Page":
+        self._waiting = TemporaryFile(dir=self.folder)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._waiting.close()
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def add(self, part: str) -> None:
+        """Keep the data of one image, which is JSON in ASCII."""
+        self._sizes.append(self._waiting.write(part.encode("ascii")))
+
+    def write(self, render: Callable[[Iterable[str], str], Iterable[str]]) -> tuple[Path, Path | None]:
+        """Write the page, and return its path and that of the folder with its pictures, None where they lie in the page.
+
+        render: from the parts, and the name of the folder beside in place of them or "", to the text of the page.
+        An older page stays until the new one is complete; nothing is left of one that is not.
+        """
+        if sum(self._sizes) <= PAGE_BYTES:
+            return self._write_text(render(self._parts(), "")), None
+        beside = self.folder / free_name(self._beside, "", {path.name for path in self.folder.iterdir()})
+        beside.mkdir()
+        try:
+            for number, part in enumerate(self._parts()):
+                (beside / f"{number}.js").write_text(f"receive({number}, {part});\n", encoding="ascii")
+            return self._write_text(render((), beside.name)), beside
+        except BaseException:
+            rmtree(beside)
+            raise
+
+    def _parts(self) -> Iterator[str]:
+        """Yield the parts, one in memory at a time."""
+        self._waiting.seek(0)
+        for size in self._sizes:
+            yield self._waiting.read(size).decode("ascii")
+
+    def _write_text(self, pieces: Iterable[str]) -> Path:
+        """Write a text piece by piece beside its place, and put it there when it is complete; return the path."""
+        path, beside = self.folder / "report.html", self.folder / "report.html.new"
+        try:
+            # A file's name can hold bytes that are no text.
+            with beside.open("w", encoding="utf-8", errors="xmlcharrefreplace", newline="\n") as file:
+                file.writelines(pieces)
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
         return path
 
 
