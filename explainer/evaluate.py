@@ -33,9 +33,9 @@ run.__signature__ = keyword_signature(Evaluation)
 def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     """Score the explanations of every image, one after the other, then write tables and pictures of all."""
     from explainer.detectors.weights import check_weights, open_model
-    from explainer.evaluation.datasets import labelled_images
     from explainer.evaluation.results import EvaluationResults, resumed
     from explainer.files.results import free_folder
+    from explainer.files.sources import labelled_images
     from explainer.settings import check_layers_there
 
     resumes = options.resume is not None
@@ -59,7 +59,7 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
 
 def evaluate_image(image, evaluator, results, tally: Tally) -> None:
     """Score the explanations of one image, and write their rows as they come."""
-    from explainer.evaluation.datasets import read_image
+    from explainer.files.sources import read_image
 
     started = perf_counter()
     try:

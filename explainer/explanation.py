@@ -89,14 +89,19 @@ class DetectionExplanation:
 
     @property
     def title(self) -> str:
-        """What a picture of this explanation is called."""
-        found = self.detection
-        return f"{found.caption} {found.confidence:.2f}, stride {found.stride or 'unknown'}"
+        """What is said of the detection: what it is, how sure the model is, and where in the head it comes from."""
+        return sheets.detection_title(self.detection)
 
     @property
     def signed(self) -> np.ndarray | None:
         """The map with its sign: float32 (H, W) in -1..1, positive for and negative against; None unless asked for."""
         return signed_map_of(list(self.cams), self.letterbox) if self.has_sign else None
+
+    @property
+    def energy_in_box(self) -> float | None:
+        """The share of the heatmap, as `heatmap_at` gives it, inside the detection's box; None where that is empty."""
+        heatmap = self.heatmap_at(self.letterbox.image_size)
+        return share_inside(heatmap, pixels_in_box(self.detection.xyxy, heatmap.shape))
 
     def measured(self) -> Measures:
         """Return how the heatmap, as `heatmap_at` gives it, lies with respect to the detection's box."""

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import MISSING, Field, dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from typing import ClassVar
 
@@ -85,7 +86,12 @@ class Options(Settings):
     )
     name: str = option("exp", "folder of this run below the project", group="output")
     exist_ok: bool = option(False, "write into an existing folder instead of a new one with a number", group="output")
-    line_thickness: int = option(3, "line width of boxes in pixels", group="picture", type=int, metavar="PIXELS")
+    line_thickness: int | str = option(
+        Style.line_thickness,
+        "line width of boxes in pixels, or auto: by the picture's size",
+        group="picture",
+        metavar="PIXELS",
+    )
     hide_labels: bool = option(False, "boxes without labels", group="picture")
     hide_conf: bool = option(False, "labels without confidences", group="picture")
     half: bool = option(False, "run the network in half precision (GPU only)", group="model and source")
@@ -151,7 +157,7 @@ class Options(Settings):
         object.__setattr__(self, "colormap", canonical_colormap(self.colormap))
         check_fraction("alpha", self.alpha)
         check_whole_number("vid-stride", self.vid_stride, at_least=1)
-        check_whole_number("line-thickness", self.line_thickness, at_least=0)
+        object.__setattr__(self, "line_thickness", pixels_or_auto("line-thickness", self.line_thickness))
         check_whole_number("suspects", self.suspects, at_least=0)
         object.__setattr__(self, "boxes", written_boxes(self.boxes, "boxes"))
         check_given(self, self.boxes, self.labels)
@@ -198,6 +204,16 @@ class Options(Settings):
     def style(self) -> Style:
         """How pictures are drawn."""
         return Style(**{entry.name: getattr(self, entry.name) for entry in fields(Style)})
+
+
+def pixels_or_auto(name: str, given: int | str) -> int | str:
+    """Return a number of pixels, which may be given as text, or auto; UsageError for anything else."""
+    if given == "auto":
+        return given
+    pixels = int(given) if isinstance(given, str) and given.isdecimal() else given
+    if not isinstance(pixels, Integral) or isinstance(pixels, bool) or pixels < 0:
+        raise UsageError(f"--{name} {given} is neither auto nor a whole number of pixels; try --{name} 2")
+    return pixels
 
 
 def weights_and_source(weights, source, root: Path = ROOT) -> tuple:

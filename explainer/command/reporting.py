@@ -20,7 +20,7 @@ from explainer.command.options import ROOT
 from explainer.command.running import Tally, log_end
 from explainer.detectors.predictions import FALSE_ALARM, GIVEN, HIT, MISS, Detection
 from explainer.files.sources import Frame
-from explainer.pictures.sheets import Tile, detection_tile, tile_sheet
+from explainer.pictures.sheets import Tile, detection_tile, detection_title, tile_sheet
 from explainer.settings import as_tuple
 from utils.general import LOGGER
 
@@ -75,7 +75,7 @@ def suspect(frame: Frame, explanation, entry, row: dict[str, object]) -> Suspect
     number = f" frame {frame.number}" if frame.number else ""
     model = f"{explanation.model}: " if explanation.model else ""
     line = f"{frame.path}{number}: {model}{found.name} {found.confidence:.2f}, {explanation.method}: {figures}"
-    title = f"{energy:.0%} in the box: {model}{found.name} {found.confidence:.2f}, {Path(frame.path).name}{number}"
+    title = f"{model}{detection_title(found, entry.layers, energy)}, {Path(frame.path).name}{number}"
     heatmap = entry.heatmap_at(explanation.image_rgb.shape[:2])
     return Suspect(energy, line, detection_tile(explanation.image_rgb, heatmap, found, title))
 

@@ -201,11 +201,6 @@ class Detection:
         """Whether the model detected it, so that it is no box of the user's."""
         return self.outcome not in (MISS, GIVEN)
 
-    @property
-    def caption(self) -> str:
-        """What is written on its box: the class, and that it was missed."""
-        return f"miss: {self.name}" if self.outcome == MISS else self.name
-
     def columns(self) -> dict[str, object]:
         """Return what tables say of it, by the name of the column."""
         x1, y1, x2, y2 = self.xyxy.tolist()

@@ -6,10 +6,10 @@ from math import ceil
 import numpy as np
 import pandas as pd
 
-from explainer.evaluation.datasets import read_image
 from explainer.evaluation.options import GAUSSIAN
 from explainer.evaluation.summary import ALL_DETECTIONS, COST, DECISIVE, FIGURES, MUST_BEAT
-from explainer.pictures.sheets import Tile, detection_tile, tile_sheet
+from explainer.files.sources import read_image
+from explainer.pictures.sheets import Tile, detection_tile, detection_title, tile_sheet
 
 DOTS_PER_INCH = 110
 DELETION, INSERTION, METHOD, BASELINE, BEST = "#c0392b", "#2471a3", "#2471a3", "#a6acaf", "#1e8449"
@@ -181,6 +181,7 @@ def example_tile(row, evaluator, contender) -> Tile:
     """Return the picture of one row of the table, and its figures."""
     image_rgb = read_image(row.image)
     detection, heatmap = evaluator.explain(image_rgb, row.row, contender)
-    figures = f"deletion {row.deletion:.2f}, insertion {row.insertion:.2f}, in box {row.energy_in_box:.2f}"
-    title = f"{getattr(row, DECISIVE):.2f}  {row.name} {row.confidence:.2f}: {figures}"
+    figures = f"deletion {row.deletion:.2f}, insertion {row.insertion:.2f}"
+    about = detection_title(detection, row.read.split(), row.energy_in_box)
+    title = f"{getattr(row, DECISIVE):.2f}  {about}\n{figures}"
     return detection_tile(image_rgb, heatmap, detection, title)

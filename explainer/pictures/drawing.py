@@ -1,17 +1,18 @@
-"""What pictures are made of: the colours of a map over a photograph, boxes, and lines of text.
+"""What pictures are made of: the colours of a map over a photograph, and boxes with their labels.
 
 Arrays in, arrays out. All images are RGB, uint8 (H, W, 3).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from math import ceil
-from operator import attrgetter
 
 import numpy as np
 
+from explainer.detectors.predictions import GIVEN, MISS
 from explainer.errors import unknown
+from explainer.pictures.lettering import Colour, contrasting, label_plate
 
 # Perceptually even ones first. All of them are known without a look at the libraries that hold them.
 SELECTION = ("plasma", "inferno", "magma", "viridis", "cividis", "turbo", "jet", "hot", "bone")
@@ -21,20 +22,23 @@ DARKEST_LEFT_OUT = 0.15
 BAND_PIXELS = 2**16
 RED, BLUE = (200, 20, 30), (20, 70, 190)
 
-LINE_HEIGHT, MOST_LINES = 19, 2
-INK, LIGHT_INK = (30, 30, 30), (255, 255, 255)
-TITLE_SIZE, REMARK_SIZE = 14, 12
+NOT_FOUND = (MISS, GIVEN)
+# Lines are a pixel wide for so many pixels of the mean side of a picture; letters in pixels start at some and grow as well.
+SIDE_PER_LINE, THICKEST_LINE = 400, 8
+LETTERS_AT_LEAST, SIDE_PER_LETTER, SMALLEST_LETTERS = 6, 80, 9
+SHARE_OF_LABELS = 1 / 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How an overlay is drawn: box line width in pixels, what labels say, whether the evidence is blanked out.
+    """How an overlay is drawn: line width of boxes, what labels say, whether the evidence is blanked out.
 
-    colormap  name of a colour map, as `canonical_colormap` spells it
-    alpha     opacity of the colours where the heatmap is hottest, 0..1
+    line_thickness  in pixels; "auto" (or 0) goes by the picture's size
+    colormap        name of a colour map, as `canonical_colormap` spells it
+    alpha           opacity of the colours where the heatmap is hottest, 0..1
     """
 
-    line_thickness: int = 3
+    line_thickness: int | str = "auto"
     hide_labels: bool = False
     hide_conf: bool = False
     crop: bool = False
@@ -107,36 +111,135 @@ def blank_out(image_rgb: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
 def draw_boxes(image_rgb: np.ndarray, detections: Sequence, style: Style) -> np.ndarray:
     """Return a copy of the image with the box, class and confidence of each detection, most confident on top.
 
-    Each detection has `xyxy` in image pixels, `caption`, `class_index` and `confidence`; the most confident comes first.
-    The boxes of those that were not found by the model (`was_found`) are dashed.
+    Each detection has `xyxy` in image pixels, `name`, `class_index`, `confidence` and `outcome`; the most confident comes
+    first. Lines lie around a box, so that its inside stays whole. A box that the model did not find is dashed: the colour
+    of its class and one that contrasts with it take turns, so that one of them is seen on any ground.
     """
-    from utils.plots import Annotator, colors
+    from utils.plots import colors
 
-    captions = list(map(attrgetter("caption"), detections))
-    were_found = list(map(attrgetter("was_found"), detections))
-    annotator = Annotator(image_rgb.copy(), line_width=style.line_thickness, example=" ".join(captions) or "abc")
-    for found, caption in reversed(list(zip(detections, captions, strict=True))):
-        text = caption if style.hide_conf else f"{caption} {found.confidence:.2f}"
-        annotator.box_label(found.xyxy.tolist(), "" if style.hide_labels else text, color=colors(found.class_index))
-    picture = np.array(annotator.result())
-    for found, was_found in zip(detections, were_found, strict=True):
-        if not was_found:
-            dash(picture, found.xyxy, annotator.lw)
+    picture, thickness = image_rgb.copy(), line_width(style, image_rgb.shape)
+    height, width = image_rgb.shape[:2]
+    corners = np.array([found.xyxy for found in detections]).reshape(-1, 4)
+    boxes = np.int64(np.rint(np.clip(corners, 0, [width, height] * 2)))
+    hues = [tuple(colors(found.class_index)) for found in detections]
+    for found, box, hue in reversed(list(zip(detections, boxes.tolist(), hues, strict=True))):
+        outline(picture, box, (hue, contrasting(hue) if found.outcome in NOT_FOUND else hue), thickness)
+    if not style.hide_labels:
+        labels = label_plates(detections, hues, style, image_rgb.shape)
+        for label, (left, top, right, bottom) in label_places(boxes, labels, image_rgb.shape, thickness):
+            picture[top:bottom, left:right] = label
     return picture
 
 
-def dash(picture_rgb: np.ndarray, xyxy: np.ndarray, thickness: int) -> None:
-    """Draw white dashes into a picture, along the edges of a box in its pixels."""
-    import cv2
+def line_width(style: Style, shape: tuple[int, ...]) -> int:
+    """Return the width of boxes' lines in pixels on a picture (H, W, ...): what the style says, or by the mean side."""
+    if style.line_thickness not in ("auto", 0):
+        return style.line_thickness
+    return min(ceil((shape[0] + shape[1]) / 2 / SIDE_PER_LINE), THICKEST_LINE)
 
-    x1, y1, x2, y2 = np.rint(xyxy).astype(int).tolist()
-    length = max(4 * thickness, 6)
-    for x in range(x1, x2, 2 * length):
-        for y in (y1, y2):
-            cv2.line(picture_rgb, (x, y), (min(x + length, x2), y), (255, 255, 255), thickness)
-    for y in range(y1, y2, 2 * length):
-        for x in (x1, x2):
-            cv2.line(picture_rgb, (x, y), (x, min(y + length, y2)), (255, 255, 255), thickness)
+
+def outline(picture_rgb: np.ndarray, xyxy: Sequence[int], hues: tuple[Colour, Colour], thickness: int) -> None:
+    """Draw the edges of a box into a picture, around it where there is room, in dashes of two colours by turns.
+
+    A line of one colour has a seam outside that contrasts with it, half transparent, so that it is seen on any ground.
+    """
+    height, width = picture_rgb.shape[:2]
+    left, top = (max(edge - thickness, 0) for edge in xyxy[:2])
+    right, bottom = min(xyxy[2] + thickness, width), min(xyxy[3] + thickness, height)
+    dash, frame = max(4 * thickness, 6), picture_rgb[top:bottom, left:right]
+    if hues[0] == hues[1]:
+        seam = ceil(thickness / 3)
+        rows, columns = slice(max(top - seam, 0), bottom + seam), slice(max(left - seam, 0), right + seam)
+        for strip in (
+            picture_rgb[rows.start : top, columns],
+            picture_rgb[bottom : rows.stop, columns],
+            picture_rgb[top:bottom, columns.start : left],
+            picture_rgb[top:bottom, right : columns.stop],
+        ):
+            strip[:] = strip // 2 + np.uint8(contrasting(hues[0])) // 2
+    down, across = (np.uint8(hues)[np.arange(length) // dash % 2] for length in frame.shape[:2])
+    frame[:thickness] = frame[-thickness:] = across
+    frame[:, :thickness] = frame[:, -thickness:] = down[:, None]
+
+
+def label_plates(
+    detections: Sequence, hues: Sequence[Colour], style: Style, shape: tuple[int, ...]
+) -> list[np.ndarray]:
+    """Return the labels of the most confident detections as pictures, RGB uint8 (h, w, 3): name and confidence.
+
+    Letters grow with the picture (H, W, ...), and a name takes a third of its width at most. All labels take an eighth of the
+    picture at most: where they would take more, their letters are two thirds as high, but legible, and the least confident
+    detections that then still find no room have no label.
+    """
+    height, width = shape[:2]
+    usual = max(round(LETTERS_AT_LEAST + (height + width) / 2 / SIDE_PER_LETTER), SMALLEST_LETTERS)
+    for size in (usual, max(round(usual * 2 / 3), SMALLEST_LETTERS)):
+        labels, room = [], height * width * SHARE_OF_LABELS
+        for found, hue in zip(detections, hues, strict=True):
+            figures = "" if style.hide_conf else f" {found.confidence:.2f}"
+            label = label_plate(caption(found), figures, size, hue, max(width // 3, 8 * size))
+            room -= label.shape[0] * label.shape[1] if label.shape[1] <= width else np.inf
+            if room < 0:
+                break
+            labels.append(label)
+        else:
+            break
+    return labels
+
+
+def label_places(
+    boxes: np.ndarray, labels: Sequence[np.ndarray], shape: tuple[int, ...], thickness: int
+) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """Yield labels and where they lie in a picture (H, W, ...): left, top, right and bottom edge in pixels.
+
+    boxes   (N, 4) in pixels, the first ones with a label of shape (h, w, 3); lines of `thickness` lie around them
+
+    A label lies outside its box: above, below, to the right, to the left, else off a corner; at the first of these places
+    that is in the picture, on no label before it and not in another box. If there is none, it is the one that covers least
+    of the insides of other boxes; if other labels are everywhere, a corner of its own box. Where they are there, too, it is
+    left out.
+    """
+    taken = np.zeros((0, 4), int)
+    for index, label in enumerate(labels):
+        outside = places_outside(boxes[index], label.shape, shape, thickness)
+        outside = outside[(outside[:, :2] >= 0).all(axis=1) & (outside[:, 2:] <= shape[1::-1]).all(axis=1)]
+        inside = places_inside(boxes[index], label.shape, shape, thickness)
+        free, free_inside = (places[covered(places, taken) == 0] for places in (outside, inside))
+        others = np.delete(boxes, index, axis=0)
+        place = next((some[covered(some, others).argmin()] for some in (free, free_inside) if len(some)), None)
+        if place is not None:
+            taken = np.vstack([taken, place])
+            yield label, place.tolist()
+
+
+def places_outside(xyxy: np.ndarray, label: tuple[int, ...], shape: tuple[int, ...], thickness: int) -> np.ndarray:
+    """Return the places (8, 4) of a label (h, w, ...) around a box and its lines, best first, in the picture or not."""
+    (left, top, right, bottom), (height, width) = xyxy + thickness * np.array([-1, -1, 1, 1]), label[:2]
+    along_x, along_y = max(min(left, shape[1] - width), 0), max(min(top, shape[0] - height), 0)
+    sides = [(along_x, top - height), (along_x, bottom), (right, along_y), (left - width, along_y)]
+    corners = [(x, y) for y in (top - height, bottom) for x in (left - width, right)]
+    return np.array([(x, y, x + width, y + height) for x, y in sides + corners])
+
+
+def places_inside(xyxy: np.ndarray, label: tuple[int, ...], shape: tuple[int, ...], thickness: int) -> np.ndarray:
+    """Return the places (4, 4) of a label (h, w, ...) in the corners of a box, within its lines and the picture."""
+    (left, top, right, bottom), (height, width) = xyxy.tolist(), label[:2]
+    corners = [(x, y) for y in (top, bottom - height) for x in (left, right - width)]
+    last_x, last_y = shape[1] - thickness - width, shape[0] - thickness - height
+    within = [(max(min(max(x, thickness), last_x), 0), max(min(max(y, thickness), last_y), 0)) for x, y in corners]
+    return np.array([(x, y, x + width, y + height) for x, y in within])
+
+
+def covered(places: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return how many pixels of boxes (N, 4) each of some places (M, 4) covers; what lies in two boxes counts twice."""
+    first = np.maximum(places[:, None, :2], boxes[:, :2])
+    last = np.minimum(places[:, None, 2:], boxes[:, 2:])
+    return np.maximum(last - first, 0).prod(axis=2).sum(axis=1)
+
+
+def caption(found) -> str:
+    """Return what is written on the box of a detection: the class, and that it was missed."""
+    return f"miss: {found.name}" if found.outcome == MISS else found.name
 
 
 def canonical_colormap(name: str) -> str:
@@ -178,71 +281,3 @@ def colour_table(name: str) -> np.ndarray:
     import matplotlib
 
     return matplotlib.colormaps[name](positions, bytes=True)[:, :3].copy()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """A line of text and where its upper left corner is, in pixels."""
-
-    text: str = field(kw_only=False)
-    left: int = 0
-    top: int = 0
-    size: int = TITLE_SIZE
-    ink: tuple[int, int, int] = INK
-    paper: tuple[int, int, int] | None = None
-
-
-def write(page: np.ndarray, lines: list[Line]) -> np.ndarray:
-    """Return the page with lines of text, in letters of any alphabet that the font has."""
-    from PIL import Image, ImageDraw
-
-    image = Image.fromarray(page)
-    draw = ImageDraw.Draw(image)
-    for line in lines:
-        if line.paper and line.text:
-            width = text_width(line.text, line.size) + 3
-            draw.rectangle((line.left, line.top, line.left + width, line.top + LINE_HEIGHT - 1), fill=line.paper)
-        draw.text((line.left, line.top), line.text, fill=line.ink, font=font(line.size))
-    return np.array(image)
-
-
-def stacked(lines: list[Line], left: int, top: int) -> list[Line]:
-    """Return lines one below the other, the first one at a corner."""
-    return [replace(line, left=left, top=top + number * LINE_HEIGHT) for number, line in enumerate(lines)]
-
-
-def wrapped(text: str, width: int, size: int) -> list[str]:
-    """Return a text in two lines of `width` pixels at most; what does not fit there is left out and shown by an ellipsis."""
-    lines = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(longer, size) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    if len(lines) > MOST_LINES:
-        lines[MOST_LINES - 1 :] = [" ".join(lines[MOST_LINES - 1 :])]
-    return [shortened(line, width, size) for line in lines]
-
-
-def shortened(text: str, width: int, size: int) -> str:
-    """Return a text as it is, or its two ends around an ellipsis, so that it fits into `width` pixels."""
-    kept, shown = len(text), text
-    while kept > 1 and text_width(shown, size) > width:
-        kept -= 1
-        shown = f"{text[: ceil(kept / 2)]}…{text[len(text) - kept // 2 :]}"
-    return shown
-
-
-def text_width(text: str, size: int) -> int:
-    """Return how many pixels a line of text is wide."""
-    return ceil(font(size).getlength(text))
-
-
-@cache
-def font(size: int):
-    """Return the font of titles and remarks, which comes with matplotlib."""
-    import matplotlib
-    from PIL import ImageFont
-
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)

@@ -11,16 +11,15 @@ from math import ceil, log, sqrt
 import numpy as np
 
 from explainer.files.results import as_png
-from explainer.pictures.drawing import (
+from explainer.pictures.drawing import Style, caption, draw_boxes, paint
+from explainer.pictures.lettering import (
     INK,
     LIGHT_INK,
     LINE_HEIGHT,
+    PAPER,
     REMARK_SIZE,
     TITLE_SIZE,
     Line,
-    Style,
-    draw_boxes,
-    paint,
     stacked,
     text_width,
     wrapped,
@@ -31,11 +30,11 @@ TILE_PIXELS, LONGEST_SIDE = 100_000, 2000
 # The pictures of a whole sheet take no more pixels together, however many there are.
 SHEET_PIXELS = 16_000_000
 NARROWEST_CELL = 200
-MOST_LABELS = 12
+# A title counts the layers where there are more.
+MOST_NAMES = 2
 WIDE_AS_HIGH = 1.5
 MARGIN = 8
 BAR_WIDTH, LOWEST_BAR, HIGHEST_BAR = 16, 60, 300
-PAPER = 255
 # An image so many times wider than high stands best below its like.
 BANNER = 4
 # Height and width of the tile of a single detection, whatever the shape of its image.
@@ -61,16 +60,14 @@ class Miniature:
     def __init__(self, image_rgb: np.ndarray, count: int, style: Style, has_sign: bool = False):
         self.size = tile_size(image_rgb.shape[:2], count)
         self.image_rgb = resized(image_rgb, self.size)
-        self.has_sign, self.style = has_sign, replace(style, line_thickness=2)
+        self.has_sign, self.style = has_sign, replace(style, line_thickness="auto")
         height, width = image_rgb.shape[:2]
         self._shrinkage = np.float32([self.size[1] / width, self.size[0] / height] * 2)
         self.bar = None if style.crop else colour_bar(style, has_sign)
 
     def with_boxes(self, title: str, detections: Sequence) -> Tile:
-        """Return the small image with boxes given in pixels of the original, which have labels if they are few."""
-        crowded = len(detections) > MOST_LABELS
-        style = replace(self.style, hide_labels=self.style.hide_labels or crowded)
-        return Tile(title, draw_boxes(self.image_rgb, self._shrunk(detections), style))
+        """Return the small image with boxes, given in pixels of the original, and their labels."""
+        return Tile(title, draw_boxes(self.image_rgb, self._shrunk(detections), self.style))
 
     def with_map(self, title: str, shown: np.ndarray, detections: Sequence, remark: str) -> Tile:
         """Return the small image under a map (h, w) of any size, with boxes; with the remark where the map is empty."""
@@ -163,7 +160,8 @@ def sheet(tiles: Sequence[Tile | None], *, bar: "ColourBar | None" = None, colum
         if tile:
             page[top + heading : top + heading + height, left : left + width] = tile.picture_rgb
             written += stacked(remark_lines(tile, cell), left, top + heading)
-    return write(page, written + (draw_colour_bar(page, layout, bar) if bar else []))
+    write(page, written + (draw_colour_bar(page, layout, bar) if bar else []))
+    return page
 
 
 def best_columns(count: int, width: int, height: int) -> int:
@@ -238,16 +236,31 @@ class Overlays(Sequence):
 
 
 def contact_sheet(explanation, style: Style) -> np.ndarray:
-    """Return small pictures on one sheet: the photograph with boxes, the whole heatmap, then each detection's own."""
-    found = detections_of(explanation)
-    small = Miniature(explanation.image_rgb, len(found) + 2, style, explanation.has_sign)
-    title, remark = f"{explanation.method}, all detections", "; ".join(explanation.notes)
-    tiles = [small.with_boxes("detections", found), small.with_map(title, explanation.shown, found, remark)]
-    tiles += [
-        small.with_map(entry.title, entry.shown_at(small.size), [entry.detection], entry.note)
-        for entry in explanation.detections
-    ]
+    """Return small pictures on one sheet: the photograph with boxes, the whole heatmap, then each detection's own.
+
+    A single detection's own heatmap is the whole one, which is then shown once.
+    """
+    found, alone = detections_of(explanation), len(explanation.detections) == 1
+    small = Miniature(explanation.image_rgb, len(found) + 2 - alone, style, explanation.has_sign)
+    tiles, remarks = [small.with_boxes("detections", found)], "; ".join(explanation.notes)
+    if not alone:
+        title = f"{explanation.method}, all detections"
+        tiles.append(small.with_map(title, explanation.shown, found, remarks))
+    for entry in explanation.detections:
+        title = detection_title(entry.detection, entry.layers, entry.energy_in_box)
+        heading, remark = (f"{explanation.method}, ", entry.note or remarks) if alone else ("", entry.note)
+        tiles.append(small.with_map(heading + title, entry.shown_at(small.size), [entry.detection], remark))
     return sheet(tiles, bar=small.bar)
+
+
+def detection_title(found, layers: Sequence[str] = (), energy: float | None = None) -> str:
+    """Return what is said of a detection, such as "dog 0.87, stride 32, model.23, 76 % in box".
+
+    layers: the names of those that its map was read from; energy: the share of its heatmap in its box, where there is one.
+    """
+    parts = [f"{caption(found)} {found.confidence:.2f}", f"stride {found.stride or 'unknown'}"]
+    parts += [f"{len(layers)} layers" if len(layers) > MOST_NAMES else " ".join(layers)] if layers else []
+    return ", ".join(parts + ([] if energy is None else [f"{100 * energy:.0f} % in box"]))
 
 
 def scales_sheet(explanation, style: Style) -> np.ndarray:
@@ -304,7 +317,7 @@ def detection_tile(image_rgb: np.ndarray, heatmap: np.ndarray, detection, title:
     """
     scale = TILE_SIDE / max(image_rgb.shape[:2])
     size = tuple(max(round(side * scale), 1) for side in image_rgb.shape[:2])
-    style = Style(line_thickness=2, hide_labels=True)
+    style = Style(hide_labels=True)
     painted = paint(resized(image_rgb, size), np.clip(resized(heatmap, size), 0, 1), style)
     boxed = draw_boxes(painted, [replace(detection, xyxy=detection.xyxy * np.float32(scale))], style)
     return Tile(title, in_a_square(boxed))

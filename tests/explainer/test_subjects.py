@@ -15,6 +15,7 @@ from explainer.explain import Explainer
 from explainer.files.labels import Box
 from explainer.maps.heatmaps import Letterbox
 from explainer.methods.catalogue import METHODS
+from explainer.pictures.drawing import caption
 from explainer.subjects import Subjects, judge, overlaps, remark_on, to_input
 from utils.general import scale_boxes
 
@@ -303,5 +304,5 @@ def test_labels_of_classes_that_are_not_explained_do_not_count():
 def test_a_miss_says_so_on_its_box_and_in_its_title():
     explainer = Explainer(confident_detector(), conf_thres=0.99, imgsz=96)
     (miss,) = explainer(PICTURE, labels=[(10, 5, 60, 50, "bee")]).detections
-    assert miss.detection.caption == "miss: bee"
+    assert caption(miss.detection) == "miss: bee"
     assert miss.title.startswith("miss: bee 0.")

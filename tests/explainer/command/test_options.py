@@ -103,6 +103,13 @@ def test_the_command_line_is_understood():
     assert options.method == "GradCAMPlusPlus"
 
 
+def test_lines_go_by_the_size_of_the_picture_until_a_number_is_given():
+    assert Options().style.line_thickness == "auto"
+    assert build_options(vars(parse_opt(["--line-thickness", "5"]))).style.line_thickness == 5
+    assert Options(line_thickness=5).style.line_thickness == 5
+    assert Options(line_thickness="auto") == Options()
+
+
 def test_one_thing_and_a_list_of_one_are_the_same():
     assert Settings(layer=-2, class_names="dog") == Settings(layer=["-2"], class_names=["dog"])
 
@@ -149,6 +156,9 @@ def test_the_help_fits_a_narrow_screen_and_imports_nothing_heavy(command):
         ({"imgsz": [1, 2, 3]}, "--imgsz takes one side"),
         ({"imgsz": 8}, "--imgsz 8 is not a whole number of at least 32"),
         ({"vid_stride": 0}, "--vid-stride 0"),
+        ({"line_thickness": "thin"}, "--line-thickness thin is neither auto nor a whole number of pixels"),
+        ({"line_thickness": -1}, "--line-thickness -1 is neither auto"),
+        ({"line_thickness": 1.5}, "--line-thickness 1.5 is neither auto"),
         ({"colour": "red"}, "unknown option 'colour'; known: method"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -9,7 +9,19 @@ from explainer.command.options import Options
 from explainer.errors import UsageError
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.maps.heatmaps import Letterbox
-from explainer.pictures.drawing import SELECTION, Style, blank_out, canonical_colormap, colour_table, draw_boxes, paint
+from explainer.pictures.drawing import (
+    SELECTION,
+    Style,
+    blank_out,
+    canonical_colormap,
+    colour_table,
+    covered,
+    draw_boxes,
+    label_places,
+    label_plates,
+    line_width,
+    paint,
+)
 
 GREY = np.full((60, 80, 3), 100, np.uint8)
 
@@ -74,9 +86,178 @@ def test_the_overlay_of_one_class_has_only_its_boxes_and_its_heat():
     assert (bee[5, 70] != GREY[5, 70]).any()
 
 
-@pytest.mark.parametrize("name", ["größer", "plain"])
-def test_class_names_of_any_alphabet_can_be_drawn(name):
-    assert draw_boxes(GREY.copy(), [explained(name).detection], Style()).shape == GREY.shape
+# Of pictures that are 200 pixels wide and 120 high, with labels 40 wide and 10 high unless told otherwise.
+PLACES = {
+    "side by side, each label above its box": ([(20, 40, 80, 90), (90, 40, 150, 90)], [40, 40], [(19, 29), (89, 29)]),
+    "a label as wide as two boxes sends the next one below": (
+        [(20, 40, 80, 90), (90, 40, 150, 90)],
+        [80, 40],
+        [(19, 29), (89, 91)],
+    ),
+    "below a box at the top edge": ([(50, 0, 90, 60)], [40], [(49, 61)]),
+    "to the right of a box as high as the picture": ([(50, 0, 90, 120)], [40], [(91, 0)]),
+    "to the left of one at the right edge": ([(150, 0, 200, 120)], [40], [(109, 0)]),
+    "along the edge of the picture": ([(180, 40, 200, 90)], [40], [(160, 29)]),
+    "within a box that fills the picture, inside its line": ([(0, 0, 200, 120)], [40], [(1, 1)]),
+    "above the inner one of nested boxes, if the outer one is everywhere": (
+        [(20, 20, 180, 100), (80, 50, 110, 80)],
+        [40, 40],
+        [(19, 9), (79, 39)],
+    ),
+    "where it covers least of an outer box": ([(50, 20, 180, 100), (60, 50, 90, 80)], [40, 40], [(49, 9), (19, 49)]),
+    "not in a box that is above": ([(50, 60, 90, 100), (40, 20, 100, 58)], [40, 40], [(49, 101), (39, 9)]),
+    "off a corner between four boxes": (
+        [(80, 40, 120, 80), (60, 20, 140, 39), (60, 81, 140, 100), (121, 40, 200, 80), (0, 50, 79, 80)],
+        [40],
+        [(39, 39)],
+    ),
+}
+
+
+def places_of(boxes, widths, shape=(120, 200)):
+    """Return the edges of labels, 10 pixels high, at boxes with a line of one pixel."""
+    labels = [np.full((10, width, 3), number) for number, width in enumerate(widths)]
+    placed = list(label_places(np.array(boxes), labels, shape, thickness=1))
+    assert all(place[2] - place[0] == label.shape[1] and place[3] - place[1] == 10 for label, place in placed)
+    return [place for _, place in placed]
+
+
+@pytest.mark.parametrize(("boxes", "widths", "expected"), PLACES.values(), ids=PLACES)
+def test_a_label_lies_where_it_hides_least(boxes, widths, expected):
+    assert [tuple(place[:2]) for place in places_of(boxes, widths)] == expected
+
+
+def test_labels_that_find_no_place_are_left_out_the_least_confident_first():
+    boxes = [(80, 50, 120, 70)] * 20
+    places = np.array(places_of(boxes, [40] * 20))
+    # The eight places outside; the upper and the lower left corner, which differ from those on the right by nothing.
+    assert len(places) == 10
+    assert all(covered(place[None], np.delete(places, number, axis=0)) == 0 for number, place in enumerate(places))
+
+
+def crowd(count, shape, seed=0):
+    """Return so many detections at random places of a picture, the most confident first."""
+    generator = np.random.default_rng(seed)
+    sides = np.array([shape[1], shape[0]] * 2)
+    corners = generator.random((count, 2)) * 0.9
+    boxes = np.float32(np.hstack([corners, corners + 0.02 + 0.1 * generator.random((count, 2))]).clip(0, 1) * sides)
+    confidences = np.sort(generator.random(count))[::-1].tolist()
+    kinds = generator.integers(0, 80, count).tolist()
+    return [
+        Detection(box, confidence, kind, f"class {kind}", 8, 0, 0)
+        for box, confidence, kind in zip(boxes, confidences, kinds, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("shape", [(224, 224, 3), (720, 1280, 3)])
+def test_a_crowd_has_labels_on_an_eighth_of_the_picture_at_most_and_on_no_other_label(shape):
+    found = crowd(300, shape)
+    labels = label_plates(found, [(9, 9, 9)] * 300, Style(), shape)
+    assert 5 < len(labels) < 300
+    assert sum(label.shape[0] * label.shape[1] for label in labels) <= shape[0] * shape[1] / 8
+    alone = label_plates(found[:1], [(9, 9, 9)], Style(), shape)[0]
+    assert labels[0].shape[0] <= alone.shape[0]
+    boxes = np.array([found.xyxy for found in found]).astype(int)
+    places = np.array([place for _, place in label_places(boxes, labels, shape, 1)])
+    assert all(covered(place[None], np.delete(places, number, axis=0)) == 0 for number, place in enumerate(places))
+    assert (places >= 0).all()
+    assert (places[:, 2:] <= shape[1::-1]).all()
+
+
+def test_the_same_detections_give_the_same_picture():
+    image = np.full((480, 640, 3), 100, np.uint8)
+    first, second = (draw_boxes(image, crowd(300, image.shape), Style()) for _ in range(2))
+    assert (first == second).all()
+
+
+def test_the_insides_of_boxes_stay_whole_where_there_is_room():
+    image = picture(224, 224)
+    found = [explained("dog", (75, 30, 164, 130)).detection, explained("cat", (40, 150, 200, 220)).detection]
+    drawn = draw_boxes(image, found, Style())
+    for x1, y1, x2, y2 in (entry.xyxy.astype(int) for entry in found):
+        assert (drawn[y1:y2, x1:x2] == image[y1:y2, x1:x2]).all()
+    assert (drawn != image).any(axis=2).sum() > 1000
+
+
+def test_a_line_lies_around_its_box_with_a_seam_around_it_and_within_the_picture():
+    image = np.zeros((60, 80, 3), np.uint8)
+    drawn = draw_boxes(image, [explained(xyxy=(0, 10, 40, 50)).detection], Style(hide_labels=True, line_thickness=2))
+    hue = drawn[9, 20].tolist()
+    assert [(drawn[y, 20] == hue).all() for y in range(6, 11)] == [False, False, True, True, False]
+    assert [(drawn[30, x] == hue).all() for x in range(4)] == [True, True, False, False]
+    assert [drawn[30, x].any() for x in range(39, 44)] == [False, True, True, True, False]
+    assert [drawn[y, 20].any() for y in range(49, 54)] == [False, True, True, True, False]
+    assert not drawn[10:50, 2:40].any()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((1, 1), 1), ((224, 224), 1), ((480, 640), 2), ((720, 1280), 3), ((3000, 4000), 8), ((9000, 9000), 8)],
+)
+def test_lines_are_as_wide_as_the_picture_asks_for_unless_a_number_is_given(size, expected):
+    assert line_width(Style(), (*size, 3)) == line_width(Style(line_thickness=0), (*size, 3)) == expected
+    assert line_width(Style(line_thickness=5), (*size, 3)) == 5
+
+
+def test_letters_grow_with_the_picture_and_are_never_too_small_to_read():
+    found = [explained("dog").detection]
+    heights = [
+        label_plates(found, [(9, 9, 9)], Style(), shape)[0].shape[0]
+        for shape in ((60, 80), (224, 224), (480, 640), (720, 1280), (3000, 4000))
+    ]
+    assert heights[0] == heights[1] >= 11
+    assert heights[1] < heights[2] < heights[3] < heights[4]
+    assert 20 < heights[3] < 26
+    assert 50 < heights[4] < 65
+
+
+def test_a_picture_that_is_too_small_for_a_label_has_none():
+    for shape in ((1, 1), (1, 50), (50, 1), (20, 20), (1000, 20)):
+        image = np.zeros((*shape, 3), np.uint8)
+        found = [explained("dog", (0, 0, shape[1], shape[0])).detection]
+        assert (draw_boxes(image, found, Style()) == draw_boxes(image, found, Style(hide_labels=True))).all()
+
+
+def test_a_long_name_is_shortened_and_its_confidence_is_not():
+    long = explained("a name that is far too long for the label of any box on any picture " * 3).detection
+    label, without = (
+        label_plates([long], [(9, 9, 9)], style, (720, 1280))[0] for style in (Style(), Style(hide_conf=True))
+    )
+    assert 350 < without.shape[1] < 1280 / 3 + 10
+    assert 40 < label.shape[1] - without.shape[1] < 70
+
+
+@pytest.mark.parametrize("class_index", range(20))
+def test_a_box_is_seen_on_a_ground_of_its_own_colour(class_index):
+    from utils.plots import colors
+
+    image = np.full((300, 400, 3), colors(class_index), np.uint8)
+    entry = Detection(np.float32([100, 50, 300, 250]), 0.2, class_index, "bee", 8, 0, 0)
+    seam = draw_boxes(image, [entry], Style(hide_labels=True, line_thickness=1))[48, 100:300]
+    assert np.abs(lightness(seam) - lightness(image[0, :1])).min() > 10
+
+
+@pytest.mark.parametrize("ground", [0, 90, 128, 200, 255])
+@pytest.mark.parametrize("class_index", [0, 3, 7, 17])
+def test_boxes_that_were_not_found_are_dashed_and_seen_on_any_ground(ground, class_index):
+    image = np.full((300, 400, 3), ground, np.uint8)
+    entry = Detection(np.float32([100, 50, 300, 250]), 0.2, class_index, "bee", 8, 0, 0, "miss")
+    along_the_top = draw_boxes(image, [entry], Style(hide_labels=True, line_thickness=1))[49, 100:300]
+    colours = np.unique(along_the_top, axis=0)
+    assert len(colours) == 2
+    assert max(np.abs(lightness(colours) - lightness(image[0, :1]))) > 20
+    found = draw_boxes(
+        image, [explained(xyxy=(100, 50, 300, 250)).detection], Style(hide_labels=True, line_thickness=1)
+    )
+    assert len(np.unique(found[49, 100:300], axis=0)) == 1
+
+
+@pytest.mark.parametrize("name", ["größer", "plain", "собака", "كلب", "斑馬"])
+def test_class_names_of_any_alphabet_are_drawn(name):
+    image = np.full((240, 320, 3), 100, np.uint8)
+    entry = explained(name, (100, 100, 200, 200)).detection
+    other = explained("x", (100, 100, 200, 200)).detection
+    assert (draw_boxes(image, [entry], Style()) != draw_boxes(image, [other], Style())).any()
 
 
 def test_a_notebook_shows_the_overlay_and_gets_a_table():

@@ -1,12 +1,17 @@
 """Sheets hold every tile whole, with titles that fit, and say why a map is empty."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scenes import confident_detector, picture
 
+from explainer.detectors.predictions import Detection
 from explainer.explain import Explainer
-from explainer.pictures.drawing import Style, text_width, wrapped
-from explainer.pictures.sheets import Miniature, Tile, best_columns, colour_bar, sheet, tile_size
+from explainer.pictures import sheets
+from explainer.pictures.drawing import Style
+from explainer.pictures.lettering import text_width, wrapped
+from explainer.pictures.sheets import Miniature, Tile, best_columns, colour_bar, detection_title, sheet, tile_size
 
 SETTINGS = {"imgsz": 96, "conf_thres": 0.05}
 
@@ -62,12 +67,50 @@ def test_a_tile_with_an_empty_map_says_why():
     assert not changed[:27].any()
 
 
-def test_a_crowd_of_boxes_has_no_labels(model):
-    explanation = Explainer(model, **SETTINGS)(picture())
-    found = [entry.detection for entry in explanation.detections][:1]
-    small = Miniature(picture(), 1, Style())
-    few, many = small.with_boxes("", found).picture_rgb, small.with_boxes("", found * 20).picture_rgb
-    assert (few != many).any()
+def test_the_crowd_on_a_tile_has_no_more_labels_than_fit():
+    image = picture(300, 300)
+    small, bare = (Miniature(image, 1, Style(hide_labels=hidden)) for hidden in (False, True))
+    crowd = [detection(xyxy=(x, y, x + 12, y + 12)) for y in range(5, 280, 20) for x in range(5, 280, 20)]
+    labelled = (small.with_boxes("", crowd).picture_rgb != bare.with_boxes("", crowd).picture_rgb).any(axis=2)
+    assert 0.05 < labelled.mean() < 0.2
+
+
+def detection(name="dog", confidence=0.874, stride=32, xyxy=(10, 10, 40, 50), **changes):
+    return Detection(np.float32(xyxy), confidence, 0, name, stride, 0, 0, **changes)
+
+
+def test_a_tile_of_a_detection_says_what_it_is_and_where_its_map_comes_from():
+    assert detection_title(detection(), ("model.23",), 0.761) == "dog 0.87, stride 32, model.23, 76 % in box"
+    assert detection_title(detection(stride=None), ("a", "b")) == "dog 0.87, stride unknown, a b"
+    assert (
+        detection_title(detection(outcome="miss"), tuple("abc"), 0.0)
+        == "miss: dog 0.87, stride 32, 3 layers, 0 % in box"
+    )
+
+
+def titles_of_sheet(monkeypatch, explanation):
+    """Return the titles of the tiles on the contact sheet of an explanation."""
+    titles = []
+    monkeypatch.setattr(sheets, "sheet", lambda tiles, **_: titles.extend(tile.title for tile in tiles))
+    sheets.contact_sheet(explanation, Style())
+    return titles
+
+
+def test_a_contact_sheet_shows_all_detections_together_and_each_by_itself(explanation, monkeypatch):
+    first, together, *own = titles_of_sheet(monkeypatch, explanation)
+    assert (first, together) == ("detections", "GradCAM, all detections")
+    assert len(own) == len(explanation.detections) > 1
+    for title, entry in zip(own, explanation.detections, strict=True):
+        energy = f"{100 * entry.row()['energy_in_box']:.0f} % in box"
+        assert title == f"{entry.title}, {entry.layers[0]}, {energy}"
+
+
+def test_the_map_of_a_single_detection_is_shown_once(explanation, monkeypatch):
+    single = replace(explanation, detections=explanation.detections[:1], per_class={})
+    photograph, own = titles_of_sheet(monkeypatch, single)
+    assert photograph == "detections"
+    assert own.startswith(f"GradCAM, {single.detections[0].title}, ")
+    assert titles_of_sheet(monkeypatch, replace(single, detections=())) == ["detections", "GradCAM, all detections"]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from scenes import picture
 
 from explainer.errors import UsageError
-from explainer.evaluation.datasets import labelled_images
+from explainer.files.sources import labelled_images
 
 
 @pytest.fixture
