@@ -2,8 +2,8 @@
 
     subjects -> Planner.plan -> Plan: questions, and one target -> Attributor -> Attribution: scores, maps, sums of maps
 
-Scores are sums, so their gradients are sums: every view of several subjects (all of them, a class, a scale) is a sum of the
-evidence for each, never another pass.
+Several subjects in one map (all of them, a class, a scale) are shown each by its own map. Or they are summed: scores are
+sums, so their gradients are sums. Neither takes another pass.
 """
 
 from collections.abc import Callable, Sequence
@@ -185,7 +185,7 @@ class Attribution:
     scores   of the target, one for each index
     cams     the maps of each question
     reasons  for questions without any evidence: how a sentence says so
-    totals   the maps of each group, one entry for each tuple of layers that its questions were read from
+    totals   the maps of each group: one entry for each subject, or of the sum one for each tuple of layers
     note     how the evidence came about, or ""
     """
 
@@ -230,17 +230,18 @@ class Attributor:
         """Answer questions by one recorded pass."""
         target, at_head = plan.target(recording, view), self.layers.at_head
         evidence = self.method.evidence(self.detector, recording, target, self.settings, at_head=at_head)
-        cams, reasons, sums, scores = {}, {}, {}, evidence.values
+        cams, reasons, totals, scores = {}, {}, {}, evidence.values
+        adds_up = EvidenceSum if self.settings.together == "sum" else EachByItself
         reader = CamReader(self.formula, self.merge, evidence, letterbox)
         for question in plan.questions:
             parts = evidence.at(question.index, question.layers)
             cams[question] = reader.cams(question.layers, parts)
             for group in question.groups:
-                sums.setdefault(group, EvidenceSum()).add(question.layers, parts, cams[question])
+                totals.setdefault(group, adds_up()).add(question.layers, parts, cams[question])
             if parts is not None and not any(part.any() for part in parts):
                 reasons[question] = evidence.nothing
-        totals = {group: total.cams(reader) for group, total in sums.items()}
-        return Attribution(scores, cams, reasons, totals, evidence.note)
+        shown = {group: total.cams(reader) for group, total in totals.items()}
+        return Attribution(scores, cams, reasons, shown, evidence.note)
 
 
 def sight_of(detector: Detector, settings: Settings, evidence: type[Evidence], layers: Layers) -> Sight:
@@ -282,6 +283,22 @@ class CamReader:
         if layer not in self._of_activations:
             self._of_activations[layer] = self.formula(self._factor(layer), None)
         return self._of_activations[layer]
+
+
+class EachByItself:
+    """The maps of several subjects, kept apart until each is scaled to its own peak, so that none shadows another."""
+
+    def __init__(self):
+        # Where the activations alone count all subjects have the same maps.
+        self._cams: dict[tuple[int, ...], Cams] = {}
+
+    def add(self, layers: Names, evidence: list[np.ndarray] | None, cams: Cams) -> None:
+        """Add the maps of one subject; its layers and its evidence are not needed for them."""
+        self._cams[tuple(map(id, cams))] = cams
+
+    def cams(self, reader: CamReader) -> list[Cams]:
+        """Return the maps, one entry for each subject."""
+        return list(self._cams.values())
 
 
 class EvidenceSum:

@@ -16,6 +16,9 @@ from explainer.errors import UsageError, unknown
 from explainer.methods.black_box import BASELINES
 from explainer.methods.catalogue import FUSIONS, METHODS, canonical_method, predictions_alone
 
+# How the maps of several detections become one.
+TOGETHER = ("each", "sum")
+
 
 def option(default, text: str, *, group: str, **argument):
     """Return a dataclass field that carries its own command-line argument; `argument` goes to `add_argument`.
@@ -130,6 +133,12 @@ class Settings:
         metavar="NAME",
     )
     seed: int = option(0, "seed of the random masks", group="black box", type=int, metavar="N")
+    together: str = option(
+        "each",
+        "several detections in one picture: each scaled to its own peak, or sum, where the surest shadow the others",
+        group="picture",
+        metavar="WAY",
+    )
     signed: bool = option(False, "show also what speaks against: red for, blue against", group="question")
     scales: bool = option(False, "also a map of what comes from each scale of the head, side by side", group="question")
 
@@ -146,6 +155,8 @@ class Settings:
         check_whole_number("max-det", self.max_det, at_least=1)
         if not self.backprop_array:
             raise unknown("item", "", ITEMS)
+        if self.together not in TOGETHER:
+            raise unknown("--together", self.together, TOGETHER)
         if self.fuse not in ("auto", *FUSIONS):
             raise unknown("fusion", self.fuse, ("auto", *FUSIONS))
         self._check_masks()

@@ -148,7 +148,8 @@ class ScoreOfBoxes:
 @pytest.mark.parametrize("method", ["GradCAM", "LayerCAM"])
 @pytest.mark.parametrize("eigen_smooth", [False, True])
 def test_the_smoothed_map_equals_that_of_the_library(method, eigen_smooth):
-    explainer = Explainer(confident_detector(), method=method, layer=4, max_det=3, eigen_smooth=eigen_smooth, **SMOOTH)
+    ways = SMOOTH | {"eigen_smooth": eigen_smooth, "together": "sum"}
+    explainer = Explainer(confident_detector(), method=method, layer=4, max_det=3, **ways)
     explanation = explainer(PICTURE)
     model = RawPredictions(confident_detector())
     target = ScoreOfBoxes(explanation.detections, model(IMAGE)[0].detach())

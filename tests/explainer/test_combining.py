@@ -40,7 +40,7 @@ def of_stride(explanation, stride):
 
 @pytest.mark.parametrize("stride", [4, 8])
 def test_a_scale_shows_what_its_own_detections_depend_on(stride):
-    explanation = Explainer(confident_detector(), layer=4, iou_thres=0.05, **SCALES)(PICTURE)
+    explanation = Explainer(confident_detector(), layer=4, iou_thres=0.05, together="sum", **SCALES)(PICTURE)
     assert list(explanation.per_scale) == [4, 8]
     expected = library_map(4, lambda raw: score_of(of_stride(explanation, stride), raw))
     np.testing.assert_allclose(explanation.per_scale[stride], expected, atol=1e-4)
@@ -181,7 +181,8 @@ def signed_map_of_the_library(method, layer, entries):
 @pytest.mark.parametrize("method", ["GradCAM", "XGradCAM", "HiResCAM"])
 @pytest.mark.parametrize("layer", [2, 4])
 def test_a_signed_map_is_that_of_the_library_before_it_is_rectified(method, layer):
-    explainer = Explainer(confident_detector(), method=method, layer=layer, signed=True, max_det=5, **SETTINGS)
+    ways = SETTINGS | {"signed": True, "max_det": 5, "together": "sum"}
+    explainer = Explainer(confident_detector(), method=method, layer=layer, **ways)
     explanation = explainer(PICTURE)
     cam = signed_map_of_the_library(method, layer, explanation.detections)
     expected = cv2.resize(cam, (96, 64))
@@ -299,3 +300,53 @@ def test_only_the_hottest_pixels_of_each_detection_are_kept(model, renormalize):
 @pytest.fixture(scope="module")
 def explanation(model):
     return Explainer(model, backward_per_class=True, max_det=4, **SETTINGS)(picture())
+
+
+# Together: each by itself, or their sum
+
+
+@pytest.mark.parametrize("method", ["GradCAM", "LayerCAM", "EigenCAM"])
+def test_together_each_detection_is_scaled_to_its_own_peak_and_the_hottest_shows(method):
+    explanation = Explainer(confident_detector(), method=method, layer=4, **SETTINGS)(PICTURE)
+    assert len(explanation.detections) > 3
+    expected = np.max([entry.heatmap for entry in explanation.detections], axis=0)
+    np.testing.assert_allclose(explanation.heatmap, expected, atol=1e-5)
+
+
+def test_together_shows_each_detection_where_the_sum_lets_one_shadow_the_others():
+    each, summed = (
+        Explainer(confident_detector(), method="LayerCAM", layer=4, together=way, **SETTINGS)(PICTURE)
+        for way in ("each", "sum")
+    )
+    assert each.pandas().equals(summed.pandas())
+    dimmest = [
+        min(answer.heatmap.flat[entry.heatmap.argmax()] for entry in answer.detections) for answer in (each, summed)
+    ]
+    assert dimmest[0] == pytest.approx(1, abs=1e-3)
+    assert dimmest[1] < 0.9
+
+
+def test_the_map_of_a_class_shows_each_of_its_detections():
+    explanation = Explainer(confident_detector(), layer=4, backward_per_class=True, **SETTINGS)(PICTURE)
+    for name, heatmap in explanation.per_class.items():
+        own = [entry.heatmap for entry in explanation.detections if entry.detection.name == name]
+        np.testing.assert_allclose(heatmap, np.max(own, axis=0), atol=1e-5)
+
+
+def test_the_map_of_a_scale_shows_each_of_its_detections():
+    explanation = Explainer(confident_detector(), layer=4, iou_thres=0.05, **SCALES)(PICTURE)
+    for stride, heatmap in explanation.per_scale.items():
+        own = [entry.heatmap for entry in of_stride(explanation, stride)]
+        np.testing.assert_allclose(heatmap, np.max(own, axis=0), atol=1e-5)
+
+
+def test_signed_maps_together_say_the_most_for_and_the_most_against():
+    explanation = Explainer(confident_detector(), method="HiResCAM", layer=3, signed=True, **SETTINGS)(PICTURE)
+    own = [entry.signed for entry in explanation.detections]
+    expected = np.maximum(np.max(own, axis=0), 0) + np.minimum(np.min(own, axis=0), 0)
+    np.testing.assert_allclose(explanation.signed, expected / np.abs(expected).max(), atol=1e-5)
+
+
+def test_another_way_to_show_several_together_is_refused_with_the_known_ones():
+    with pytest.raises(UsageError, match="each"):
+        Explainer(confident_detector(), together="mean")

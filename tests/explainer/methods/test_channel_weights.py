@@ -140,7 +140,7 @@ def test_the_channels_of_one_member_of_an_ensemble_leave_the_other_alone():
 
 @pytest.mark.parametrize("method", MAPS)
 def test_the_combined_map_adds_up_the_weights_of_the_detections(method):
-    explanation = Explainer(confident_detector(), method=method, layer=4, **SETTINGS)(PICTURE)
+    explanation = Explainer(confident_detector(), method=method, layer=4, together="sum", **SETTINGS)(PICTURE)
     total = np.maximum(sum(entry.cams[0] for entry in explanation.detections), 0)
     expected = explanation.detections[0].letterbox.to_image(total)
     expected = (expected - expected.min()) / (expected.max() - expected.min())

@@ -212,7 +212,7 @@ def by_definition(detector, entries):
 def test_the_map_is_that_of_the_definition(fused):
     detector = confident_detector()
     detector = detector.fuse() if fused else detector
-    explanation = Explainer(detector, **FULL_GRAD)(PICTURE)
+    explanation = Explainer(detector, together="sum", **FULL_GRAD)(PICTURE)
     expected = by_definition(detector.requires_grad_(), explanation.detections)
     np.testing.assert_allclose(explanation.heatmap, expected, atol=3e-3)
 
@@ -222,7 +222,7 @@ def test_where_blocks_run_in_the_order_of_their_parts_the_map_is_the_library_s()
         torch.manual_seed(0)
         return confident(DetectionModel({**tiny_spec(), "backbone": BACKBONE_IN_ORDER, "head": HEAD_IN_ORDER}).eval())
 
-    explanation = Explainer(detector(), **FULL_GRAD)(PICTURE)
+    explanation = Explainer(detector(), together="sum", **FULL_GRAD)(PICTURE)
     cam = pytorch_grad_cam.FullGrad(RawPredictions(detector()), [])
     expected = cam(input_tensor(), targets=[lambda raw: score_of(explanation.detections, raw)])[0]
     np.testing.assert_allclose(explanation.heatmap, expected, atol=3e-3)

@@ -63,7 +63,7 @@ SMOOTHED = [name for name in COMPARED if not METHODS[name].project and name not 
 def test_a_map_equals_that_of_the_library(method, layers):
     if method == "ShapleyCAM" and len(layers) > 1:
         pytest.skip("the library's ShapleyCAM frees its graph after the first layer")
-    explanation = Explainer(confident_detector(), method=method, layer=layers, **SETTINGS)(PICTURE)
+    explanation = Explainer(confident_detector(), method=method, layer=layers, together="sum", **SETTINGS)(PICTURE)
     assert len(explanation.detections) > 2
     expected = library_map(method, layers, explanation.detections)
     np.testing.assert_allclose(explanation.heatmap, expected, atol=1e-4)
@@ -71,7 +71,9 @@ def test_a_map_equals_that_of_the_library(method, layers):
 
 @pytest.mark.parametrize("method", SMOOTHED)
 def test_a_smoothed_map_equals_that_of_the_library(method):
-    explanation = Explainer(confident_detector(), method=method, layer=4, eigen_smooth=True, **SETTINGS)(PICTURE)
+    explanation = Explainer(
+        confident_detector(), method=method, layer=4, eigen_smooth=True, together="sum", **SETTINGS
+    )(PICTURE)
     expected = library_map(method, [4], explanation.detections, eigen_smooth=True)
     np.testing.assert_allclose(explanation.heatmap, expected, atol=1e-4)
 
@@ -95,7 +97,7 @@ def test_a_map_of_one_class_equals_that_of_the_library():
 
 @pytest.mark.parametrize("method", [name for name in COMPARED if METHODS[name].place == HEAD])
 def test_auto_gives_the_library_s_map_at_the_head_s_own_inputs_each_stride_by_itself(method):
-    explanation = Explainer(confident_detector(), method=method, **SETTINGS)(PICTURE)
+    explanation = Explainer(confident_detector(), method=method, together="sum", **SETTINGS)(PICTURE)
     expected = []
     for level in (0, 1):
         detector, taps = confident_detector(), nn.ModuleList([nn.Identity(), nn.Identity()])
