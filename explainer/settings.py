@@ -135,7 +135,7 @@ class Settings:
     seed: int = option(0, "seed of the random masks", group="black box", type=int, metavar="N")
     together: str = option(
         "each",
-        "several detections in one picture: each scaled to its own peak, or sum, where the surest shadow the others",
+        "several detections in one picture: each scaled to its own peak, or sum, where some shadow the others",
         group="picture",
         metavar="WAY",
     )
