@@ -1,6 +1,6 @@
 """From what is to be explained in an image to the maps of layers that answer it.
 
-    subjects -> Planner.plan -> Plan: questions, and one target -> Attributor -> Attribution: scores, maps, sums of maps
+    subjects -> Planner.plan -> Plan: questions, and one target -> Attributor -> Attribution: scores, maps, maps of several
 
 Several subjects in one map (all of them, a class, a scale) are shown each by its own map. Or they are summed: scores are
 sums, so their gradients are sums. Neither takes another pass.
@@ -231,13 +231,13 @@ class Attributor:
         target, at_head = plan.target(recording, view), self.layers.at_head
         evidence = self.method.evidence(self.detector, recording, target, self.settings, at_head=at_head)
         cams, reasons, totals, scores = {}, {}, {}, evidence.values
-        adds_up = EvidenceSum if self.settings.together == "sum" else EachByItself
+        several = EvidenceSum if self.settings.together == "sum" else EachByItself
         reader = CamReader(self.formula, self.merge, evidence, letterbox)
         for question in plan.questions:
             parts = evidence.at(question.index, question.layers)
             cams[question] = reader.cams(question.layers, parts)
             for group in question.groups:
-                totals.setdefault(group, adds_up()).add(question.layers, parts, cams[question])
+                totals.setdefault(group, several()).add(question.layers, parts, cams[question])
             if parts is not None and not any(part.any() for part in parts):
                 reasons[question] = evidence.nothing
         shown = {group: total.cams(reader) for group, total in totals.items()}
