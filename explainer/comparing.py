@@ -84,7 +84,7 @@ class Comparison(Presentable):
 
     @property
     def found(self) -> dict[str, list[Detection]]:
-        """What each model detected, by its name."""
+        """What each model detected, and what it did not but was explained, by its name."""
         firsts = [next(iter(answers.values())) for answers in self.by_model]
         return {first.model: [entry.detection for entry in first.detections] for first in firsts}
 

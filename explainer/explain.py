@@ -9,7 +9,7 @@ from torch import nn
 from explainer.attribution import Attribution, Attributor, Group, Question
 from explainer.combining import combined, renormalised
 from explainer.detectors.detector import Detector, Seen
-from explainer.detectors.predictions import Detection
+from explainer.detectors.predictions import NEAR_MISS, Detection
 from explainer.detectors.weights import detector_of, keep_freed_memory
 from explainer.errors import UsageError, unknown
 from explainer.explanation import DetectionExplanation, Explanation
@@ -57,6 +57,8 @@ class Explainer:
                 the image, the class by name or index. `explainer.subjects` says what their score is.
         labels  what there is in the image, written alike: each detection is then a hit or a false alarm, and a label that
                 none hits is a miss, explained like a given box
+        Without either, and where nothing is detected, the best prediction below the threshold is explained: one detection
+        whose outcome is "below threshold", unless `no_near_miss` is set.
         UsageError for a box that is none, that lies outside the image, or whose class the model lacks.
         """
         check_image(image_rgb)
@@ -135,9 +137,9 @@ class Explainer:
         )
 
     def _notes(self, asked: Asked, explained: list[DetectionExplanation], heatmap: np.ndarray) -> list[str]:
-        """Return why there is nothing to see, one sentence each."""
+        """Return why there is nothing to see, or nothing but a near miss, one sentence each."""
         notes = list(dict.fromkeys(entry.note for entry in explained if entry.note != entry.detection.remark))
-        if not explained:
+        if not explained or explained[0].detection.outcome == NEAR_MISS:
             notes.append("no box was given" if asked.boxes is not None else self._nothing_found())
         elif not heatmap.any() and not notes:
             notes.append("the evidence of the detections cancels out")

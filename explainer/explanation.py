@@ -186,7 +186,8 @@ class Explanation(Presentable):
 
     image_rgb   the original image, uint8 (H, W, 3)
     heatmap     float32 (H, W) in 0..1: what speaks for the explained detections; zero everywhere if nothing does
-    detections  one entry per explained detection, highest confidence first; misses after them, given boxes as given
+    detections  one entry per explained detection, highest confidence first; misses after them, given boxes as given; where
+                nothing was detected the near miss, whose outcome is "below threshold"
     per_class   the heatmap of each class by name; empty unless it was asked for
     notes       why there is nothing to see, one sentence each, and of black-box methods how many masks they took
     model       the name of the model, where there are several
@@ -243,7 +244,7 @@ class Explanation(Presentable):
 
     @property
     def found(self) -> dict[str, list[Detection]]:
-        """What the model detected, by its name."""
+        """What the model detected, and what it did not but was explained, by its name."""
         return {self.model: [entry.detection for entry in self.detections]}
 
     @property

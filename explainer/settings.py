@@ -139,6 +139,11 @@ class Settings:
         group="picture",
         metavar="WAY",
     )
+    no_near_miss: bool = option(
+        False,
+        "where nothing is detected explain nothing; else it is the best prediction below the threshold, drawn dashed",
+        group="question",
+    )
     signed: bool = option(False, "show also what speaks against: red for, blue against", group="question")
     scales: bool = option(False, "also a map of what comes from each scale of the head, side by side", group="question")
 

@@ -20,7 +20,7 @@ def ramp(height: int, width: int, sign: bool = False) -> np.ndarray:
 def entry_of(name: str, xyxy, confidence: float, shown: np.ndarray, outcome: str = "", sign: bool = False):
     """Return a detection with a map of its own, which is the same at every size."""
     detection = SimpleNamespace(xyxy=np.float32(xyxy), name=name, confidence=confidence, outcome=outcome)
-    detection.was_found = outcome not in ("miss", "given")
+    detection.was_found = outcome not in ("miss", "given", "below threshold")
     return SimpleNamespace(detection=detection, has_sign=sign, shown_at=lambda size: shown)
 
 

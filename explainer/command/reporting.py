@@ -18,7 +18,7 @@ import numpy as np
 
 from explainer.command.options import ROOT
 from explainer.command.running import Tally, log_end
-from explainer.detectors.predictions import FALSE_ALARM, GIVEN, HIT, MISS, Detection
+from explainer.detectors.predictions import FALSE_ALARM, GIVEN, HIT, MISS, NEAR_MISS, Detection
 from explainer.files.sources import Frame
 from explainer.pictures.sheets import Tile, detection_tile, detection_title, tile_sheet
 from explainer.settings import as_tuple
@@ -245,11 +245,16 @@ def sha256_of(path: Path) -> str:
 
 
 def found_in_words(detections: Iterable[Detection]) -> str:
-    """Return what was found in an image and, where its labels are known, what became of it: '2 dogs (1 hit, ...)'."""
+    """Return what was found in an image and, where its labels are known, what became of it: '2 dogs (1 hit, ...)'.
+
+    Where nothing was found, it says which prediction came closest.
+    """
     detections = list(detections)
     counts = Counter(found.name for found in detections if found.was_found)
     names = ", ".join(several(count, name) for name, count in counts.items()) or "(no detections)"
     outcomes = Counter(found.outcome for found in detections if found.outcome)
+    if outcomes[NEAR_MISS]:
+        return ", ".join((names, *(found.remark for found in detections)))
     if outcomes[GIVEN]:
         return counted(outcomes[GIVEN], GIVEN)
     return f"{names} ({judged_in_words(outcomes)})" if outcomes else names

@@ -170,7 +170,8 @@ class Target:
 
 
 # What became of a box: the first three where the labels of the image are known, the last for one that the user gave.
-HIT, FALSE_ALARM, MISS, GIVEN = "hit", "false alarm", "miss", "given"
+HIT, FALSE_ALARM, MISS, GIVEN, NEAR_MISS = "hit", "false alarm", "miss", "given", "below threshold"
+NOT_FOUND = (MISS, GIVEN, NEAR_MISS)
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,10 @@ class Detection:
     xyxy     (4,) float32, in pixels of the original image
     level    the number of the head input that it comes from; `stride` the pixels per cell of that, None where unknown
     row      the index of its prediction
-    outcome  "hit", "false alarm" or "miss" where labels are known, "given" for a box that the user gave, else ""
+    outcome  "hit", "false alarm" or "miss" where labels are known, "given" for a box that the user gave, "below threshold"
+             for the best prediction where none passed, else ""
     remark   of a box that was not detected: why its confidence can hardly be more, where the predictions around it tell
+    above    of one below the threshold: that threshold, which its confidence would have to lie above
 
     A miss and a given box were not detected: their confidence is the one that the model gives that box and class.
     """
@@ -195,11 +198,12 @@ class Detection:
     row: int
     outcome: str = ""
     remark: str = ""
+    above: float | None = None
 
     @property
     def was_found(self) -> bool:
-        """Whether the model detected it, so that it is no box of the user's."""
-        return self.outcome not in (MISS, GIVEN)
+        """Whether the model detected it, so that it is neither a box of the user's nor below the threshold."""
+        return self.outcome not in NOT_FOUND
 
     def columns(self) -> dict[str, object]:
         """Return what tables say of it, by the name of the column."""
@@ -265,6 +269,13 @@ class Kept:
             Detection(xyxy, confidence, index, names[index], strides[level], level, row)
             for xyxy, confidence, index, level, row in zip(in_image, *columns, levels, rows, strict=True)
         ]
+
+
+def confidence_text(found: Detection) -> str:
+    """Return a confidence with two digits; where it would then look like the threshold that it is below, with more."""
+    digits = range(2, 6) if found.outcome == NEAR_MISS else (2,)
+    texts = [f"{found.confidence:.{count}f}" for count in digits]
+    return next((text for text in texts if found.outcome == NEAR_MISS and float(text) < found.above), texts[0])
 
 
 def canonical_item(name: str) -> str:

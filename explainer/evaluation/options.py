@@ -163,4 +163,6 @@ class Evaluation:
             mask_p=self.mask_p,
             baseline=self.baseline,
             seed=self.seed,
+            # What is measured are explanations of detections.
+            no_near_miss=True,
         )

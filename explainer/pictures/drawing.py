@@ -10,7 +10,7 @@ from math import ceil
 
 import numpy as np
 
-from explainer.detectors.predictions import GIVEN, MISS
+from explainer.detectors.predictions import MISS, NEAR_MISS, NOT_FOUND, confidence_text
 from explainer.errors import unknown
 from explainer.pictures.lettering import Colour, contrasting, label_plate
 
@@ -22,7 +22,6 @@ DARKEST_LEFT_OUT = 0.15
 BAND_PIXELS = 2**16
 RED, BLUE = (200, 20, 30), (20, 70, 190)
 
-NOT_FOUND = (MISS, GIVEN)
 # Lines are a pixel wide for so many pixels of the mean side of a picture; letters in pixels start at some and grow as well.
 SIDE_PER_LINE, THICKEST_LINE = 400, 8
 LETTERS_AT_LEAST, SIDE_PER_LETTER, SMALLEST_LETTERS = 6, 80, 9
@@ -176,7 +175,7 @@ def label_plates(
     for size in (usual, max(round(usual * 2 / 3), SMALLEST_LETTERS)):
         labels, room = [], height * width * SHARE_OF_LABELS
         for found, hue in zip(detections, hues, strict=True):
-            figures = "" if style.hide_conf else f" {found.confidence:.2f}"
+            figures = "" if style.hide_conf else f" {confidence_text(found)}"
             label = label_plate(caption(found), figures, size, hue, max(width // 3, 8 * size))
             room -= label.shape[0] * label.shape[1] if label.shape[1] <= width else np.inf
             if room < 0:
@@ -238,7 +237,9 @@ def covered(places: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def caption(found) -> str:
-    """Return what is written on the box of a detection: the class, and that it was missed."""
+    """Return what is written on the box of a detection: the class, and that it was missed or is below the threshold."""
+    if found.outcome == NEAR_MISS:
+        return f"below {found.above}: {found.name}"
     return f"miss: {found.name}" if found.outcome == MISS else found.name
 
 

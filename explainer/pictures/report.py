@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from explainer.detectors.predictions import GIVEN, MISS, NEAR_MISS
 from explainer.files.results import Page
 from explainer.pictures.drawing import BLUE, RED, Style, colour_table
 from explainer.pictures.sheets import resized
@@ -60,7 +61,13 @@ class Column:
 COLUMNS = (
     Column("image", "image"),
     Column("name", "class", filter=True),
-    Column("outcome", "outcome", about="by the labels: a hit, a false alarm or a miss; or a given box", filter=True),
+    Column(
+        "outcome",
+        "outcome",
+        about="by the labels: a hit, a false alarm or a miss; or a given box; or, where nothing was detected, the best "
+        "prediction below the threshold",
+        filter=True,
+    ),
     Column(
         "confidence", "confidence", "number", 2, "of the detection; of a miss or a given box what the model gives it"
     ),
@@ -297,7 +304,7 @@ def without_password(text: str) -> str:
 
 def words_of(counts: Counter) -> str:
     """Return in words how many images there are, and what was found in them."""
-    plurals = {"miss": "misses", "given": "given boxes"}
+    plurals = {MISS: "misses", GIVEN: "given boxes", NEAR_MISS: NEAR_MISS}
     words = [f"{n} {name if n == 1 else plurals.get(name, name + 's')}" for name, n in counts.items()]
     return ", ".join(words)
 

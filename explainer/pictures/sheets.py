@@ -10,6 +10,7 @@ from math import ceil, log, sqrt
 
 import numpy as np
 
+from explainer.detectors.predictions import confidence_text
 from explainer.files.results import as_png
 from explainer.pictures.drawing import Style, caption, draw_boxes, paint
 from explainer.pictures.lettering import (
@@ -258,7 +259,7 @@ def detection_title(found, layers: Sequence[str] = (), energy: float | None = No
 
     layers: the names of those that its map was read from; energy: the share of its heatmap in its box, where there is one.
     """
-    parts = [f"{caption(found)} {found.confidence:.2f}", f"stride {found.stride or 'unknown'}"]
+    parts = [f"{caption(found)} {confidence_text(found)}", f"stride {found.stride or 'unknown'}"]
     parts += [f"{len(layers)} layers" if len(layers) > MOST_NAMES else " ".join(layers)] if layers else []
     return ", ".join(parts + ([] if energy is None else [f"{100 * energy:.0f} % in box"]))
 

@@ -69,8 +69,20 @@ def test_a_scale_without_a_detection_is_blank_and_says_so():
 
 
 def test_without_any_detection_every_scale_is_blank():
-    explanation = Explainer(confident_detector(), **SCALES | {"conf_thres": 0.99})(PICTURE)
+    explanation = Explainer(confident_detector(), **SCALES | {"conf_thres": 0.99, "no_near_miss": True})(PICTURE)
     assert [scale.any() for scale in explanation.per_scale.values()] == [False, False]
+
+
+def test_a_near_miss_shows_at_its_own_scale_alone():
+    explanation = Explainer(confident_detector(), **SCALES | {"conf_thres": 0.99})(PICTURE)
+    assert [scale.any() for scale in explanation.per_scale.values()] == [True, False]
+    assert [explanation.what_is_at(stride) for stride in (4, 8)] == ["1 box", "no detection"]
+
+
+def test_of_several_classes_one_near_miss_is_shown_not_one_of_each():
+    explanation = Explainer(confident_detector(), backward_per_class=True, **SETTINGS | {"conf_thres": 0.99})(PICTURE)
+    assert list(explanation.per_class) == ["cat"]
+    assert (explanation.per_class["cat"] == explanation.heatmap).all()
 
 
 @pytest.mark.parametrize("stride", [4, 8])

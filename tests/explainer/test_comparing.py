@@ -206,10 +206,19 @@ def test_the_size_of_the_picture_does_not_depend_on_what_was_found(model):
 
 
 def test_what_all_answers_of_a_model_say_is_said_once(checkpoints):
-    alone = Comparer(checkpoints[0], method=["GradCAM", "LayerCAM"], conf_thres=0.999)(picture())
+    nothing = {"conf_thres": 0.999, "no_near_miss": True}
+    alone = Comparer(checkpoints[0], method=["GradCAM", "LayerCAM"], **nothing)(picture())
     assert alone.notes == ("no detection above confidence 0.999",)
-    several = Comparer(checkpoints, conf_thres=0.999)(picture())
+    several = Comparer(checkpoints, **nothing)(picture())
     assert several.notes == tuple(f"exp{n}/best.pt: no detection above confidence 0.999" for n in (1, 2))
+
+
+def test_a_model_that_finds_nothing_has_a_near_miss_beside_one_that_finds_something(checkpoints):
+    tops = [Explainer(path, **SETTINGS)(picture()).detections[0].detection.confidence for path in checkpoints]
+    comparison = Comparer(checkpoints, method=["GradCAM", "LayerCAM"], imgsz=96, conf_thres=sum(tops) / 2)(picture())
+    outcomes = [{entry.detection.outcome for entry in answer.detections} for answer in comparison.explanations]
+    expected = [{""} if top == max(tops) else {"below threshold"} for top in tops]
+    assert outcomes == [expected[0], expected[0], expected[1], expected[1]]
 
 
 def test_a_comparison_shows_and_saves_itself(model, tmp_path):

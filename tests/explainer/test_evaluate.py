@@ -299,5 +299,9 @@ def test_every_method_can_be_evaluated_with_every_item():
     assert len(list(Evaluation(method=tuple(METHODS), backprop_array=("confidence",)).settings())) == len(METHODS)
 
 
+def test_near_misses_are_not_evaluated():
+    assert all(settings.no_near_miss for _, settings in Evaluation(method="all").settings())
+
+
 def test_no_two_figures_have_the_same_title():
     assert len({figure.title for figure in FIGURES.values()}) == len(FIGURES)

@@ -55,11 +55,22 @@ def test_what_is_no_image_is_refused(image):
 
 
 def test_nothing_found_is_an_answer_that_says_so():
-    explanation = Explainer(confident_detector(), **SETTINGS | {"conf_thres": 0.99})(picture())
+    nothing = SETTINGS | {"conf_thres": 0.99, "no_near_miss": True}
+    explanation = Explainer(confident_detector(), **nothing)(picture())
     assert explanation.notes == ("no detection above confidence 0.99",)
     assert (explanation.detections, explanation.heatmap.any()) == ((), False)
-    some = Explainer(confident_detector(), class_names=("cat", "ant"), **SETTINGS | {"conf_thres": 0.99})(picture())
+    some = Explainer(confident_detector(), class_names=("cat", "ant"), **nothing)(picture())
     assert some.notes == ("no ant or cat above confidence 0.99",)
+
+
+def test_where_nothing_passes_the_best_below_the_threshold_is_explained_and_the_note_stays():
+    explanation = Explainer(confident_detector(), **SETTINGS | {"conf_thres": 0.99})(picture())
+    (entry,) = explanation.detections
+    assert entry.detection.outcome == "below threshold"
+    assert (explanation.heatmap.max(), explanation.notes) == (1, ("no detection above confidence 0.99",))
+    (row,) = explanation.rows()
+    assert (row["outcome"], row["note"]) == ("below threshold", "best below 0.99: cat 0.44")
+    assert entry.title == "below 0.99: cat 0.44, stride 4"
 
 
 def test_only_detections_of_the_chosen_classes_are_explained_most_confident_first():

@@ -84,7 +84,8 @@ def test_run_returns_the_last_overlay_as_rgb(weights, photos, tmp_path):
     blue = np.zeros((40, 60, 3), np.uint8)
     blue[..., 2] = 200
     save(photos / "blue.png", blue)
-    image = run(weights=weights, source=str(photos), imgsz=96, conf_thres=0.999, project=str(tmp_path / "out"))
+    nothing = {"conf_thres": 0.999, "no_near_miss": True}
+    image = run(weights=weights, source=str(photos), imgsz=96, project=str(tmp_path / "out"), **nothing)
     assert image.dtype == np.uint8
     assert (image == blue).all()
     assert (read(tmp_path / "out/exp/blue.png") == blue).all()
@@ -92,11 +93,27 @@ def test_run_returns_the_last_overlay_as_rgb(weights, photos, tmp_path):
 
 def test_without_a_detection_the_picture_stays_and_the_table_and_the_log_say_why(command, photos, capsys):
     save(photos / "one.png", picture())
-    code, folder = command(photos, "--conf-thres", "0.999")
+    code, folder = command(photos, "--conf-thres", "0.999", "--no-near-miss")
     assert code == 0
     assert "one.png: no detection above confidence 0.999" in capsys.readouterr().err
     assert (read(folder / "one.png") == picture()).all()
     assert [row["note"] for row in rows_of(folder)] == ["no detection above confidence 0.999"]
+
+
+def test_without_a_detection_the_best_below_the_threshold_is_shown_and_the_table_and_the_log_name_it(
+    command, photos, capsys
+):
+    save(photos / "one.png", picture())
+    code, folder = command(photos, "--conf-thres", "0.999", "--suspects", "3", "--report")
+    log = capsys.readouterr().err
+    (row,) = rows_of(folder)
+    assert (code, row["outcome"]) == (0, "below threshold")
+    assert row["note"] == f"best below 0.999: {row['name']} {float(row['confidence']):.2f}"
+    assert f"64x96 (no detections), {row['note']}, " in log
+    assert (read(folder / "one.png") != picture()).any()
+    # It is no detection to be suspected, and none to be counted.
+    assert "Suspect" not in log
+    assert "1 image, 1 below threshold ·" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_with_a_model_that_is_already_loaded_gives_the_same_picture(weights, photos, tmp_path):

@@ -65,12 +65,23 @@ def test_each_detection_has_its_own_picture_and_all_of_them_show_as_a_sheet(expl
 
 
 def test_an_image_without_detections_has_an_empty_table_and_still_a_picture(model, tmp_path):
-    nothing = Explainer(model, conf_thres=0.999)(picture())
+    nothing = Explainer(model, conf_thres=0.999, no_near_miss=True)(picture())
     assert nothing.pandas().empty
     assert len(nothing.per_detection) == 0
     assert nothing.contact_sheet().ndim == 3
     nothing.save(tmp_path, per_detection=True, save_npz=True)
     assert "no detection above confidence" in (tmp_path / "explanations.csv").read_text(encoding="utf-8")
+
+
+def test_a_near_miss_has_a_row_a_picture_and_arrays_like_a_detection(model, tmp_path):
+    near = Explainer(model, conf_thres=0.999, signed=True, scales=True)(picture())
+    near.save(tmp_path, per_detection=True, save_npz=True)
+    (row,) = near.pandas().to_dict("records")
+    assert row["outcome"] == "below threshold"
+    own = f"0_{row['name']}_{row['confidence']:.2f}.jpg"
+    assert {path.name for path in (tmp_path / "image").iterdir()} == {own, "sheet.jpg", "scales.jpg", "maps.npz"}
+    assert np.load(tmp_path / "image/maps.npz")["names"].tolist() == [row["name"]]
+    assert [found.was_found for found in near.found[""]] == [False]
 
 
 def many_detections(count: int, size: tuple[int, int]) -> Explanation:

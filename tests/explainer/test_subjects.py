@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import pytorch_grad_cam
 import torch
+from plain_detector import PlainDetector, PlainNet
 from plain_scores import RawPredictions, corners, plain_iou, plain_match
 from scenes import confident_detector, picture
 
-from explainer.detectors.predictions import Detection
+from explainer.detectors.predictions import Detection, Predictions, confidence_text
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.files.labels import Box
 from explainer.maps.heatmaps import Letterbox
 from explainer.methods.catalogue import METHODS
-from explainer.pictures.drawing import caption
-from explainer.subjects import Subjects, judge, overlaps, remark_on, to_input
+from explainer.pictures.drawing import Style, caption
+from explainer.subjects import Subjects, best_confidence, judge, overlaps, remark_on, to_input
 from utils.general import scale_boxes
 
 # The network's input is the picture itself: no letterbox lies between a box in the image and one in the input.
@@ -306,3 +307,128 @@ def test_a_miss_says_so_on_its_box_and_in_its_title():
     (miss,) = explainer(PICTURE, labels=[(10, 5, 60, 50, "bee")]).detections
     assert caption(miss.detection) == "miss: bee"
     assert miss.title.startswith("miss: bee 0.")
+
+
+# Near misses
+
+
+NOTHING = {"conf_thres": 0.99, "imgsz": 96}
+CLASSES = ("ant", "bee", "cat")
+
+
+def near_miss_of(model, image=PICTURE, **settings):
+    """Return what is explained in an image in which nothing is detected."""
+    return [entry.detection for entry in Explainer(model, **NOTHING | settings)(image).detections]
+
+
+@pytest.mark.parametrize("chosen", [CLASSES, ("ant",), ("bee",), ("ant", "bee")], ids=" ".join)
+@pytest.mark.parametrize("option", ["class_names", "classes"])
+def test_the_near_miss_is_the_most_confident_prediction_that_stands_for_a_chosen_class(raw, chosen, option):
+    indices = [CLASSES.index(name) for name in chosen]
+    confidences, classes = (raw[:, 5:] * raw[:, 4:5]).max(dim=1)
+    expected = torch.where(torch.isin(classes, torch.tensor(indices)), confidences, 0).argmax().item()
+    given = {option: chosen if option == "class_names" else indices}
+    (near,) = near_miss_of(confident_detector(), **given)
+    assert (near.row, near.class_index) == (expected, classes[expected])
+    assert near.confidence == pytest.approx(confidences[expected].item())
+    assert (near.outcome, near.above, near.was_found) == ("below threshold", 0.99, False)
+    assert near.remark == f"best below 0.99: {near.name} {near.confidence:.2f}"
+
+
+def test_a_near_miss_is_explained_as_the_detection_that_a_lower_threshold_makes_of_it():
+    near = Explainer(confident_detector(), **NOTHING)(PICTURE)
+    found = Explainer(confident_detector(), **SETTINGS | {"max_det": 1})(PICTURE)
+    (one,), (other,) = near.detections, found.detections
+    assert one.score == other.score
+    assert one.detection.xyxy.tolist() == other.detection.xyxy.tolist()
+    assert (near.heatmap == found.heatmap).all()
+
+
+def test_it_is_drawn_dashed_and_says_what_it_is_below():
+    (near,) = near_miss_of(confident_detector())
+    assert caption(near) == "below 0.99: cat"
+    overlay = Explainer(confident_detector(), **NOTHING)(PICTURE).overlay(Style(hide_labels=True, line_thickness=1))
+    left, top, right, _ = np.rint(near.xyxy).astype(int)
+    assert len({tuple(pixel) for pixel in overlay[max(top - 1, 0), max(left, 0) : right].tolist()}) > 1
+
+
+def test_a_detector_without_objectness_has_a_near_miss_too():
+    explainer = Explainer(PlainDetector(PlainNet().eval()), conf_thres=0.9999, imgsz=96)
+    (entry,) = explainer(PICTURE).detections
+    probabilities = explainer.detector.predict(IMAGE).probabilities[0]
+    assert entry.detection.row == probabilities.amax(dim=1).argmax()
+    assert entry.detection.outcome == "below threshold"
+
+
+@pytest.mark.parametrize("method", ["GradCAM", "EigenCAM", "DRISE"])
+def test_it_takes_no_more_forward_passes_than_a_detection(method):
+    counts = []
+    for how in (NOTHING, SETTINGS | {"max_det": 1}):
+        model, passes = confident_detector(), []
+        model.model[0].register_forward_hook(lambda *_, passes=passes: passes.append(1))
+        more = {"masks": 20} if method == "DRISE" else {}
+        assert len(Explainer(model, method=method, **how, **more)(PICTURE).detections) == 1
+        counts.append(len(passes))
+    assert counts[0] == counts[1]
+
+
+def test_where_something_is_explained_there_is_no_near_miss():
+    explainer = Explainer(confident_detector(), **NOTHING)
+    boxed = explainer(PICTURE, boxes=[(10, 5, 60, 50, "bee")])
+    missed = explainer(PICTURE, labels=[(10, 5, 60, 50, "bee")])
+    found = Explainer(confident_detector(), **SETTINGS)(PICTURE)
+    outcomes = [{entry.detection.outcome for entry in answer.detections} for answer in (boxed, missed, found)]
+    assert outcomes == [{"given"}, {"miss"}, {""}]
+    assert explainer(PICTURE, boxes=[]).detections == ()
+
+
+def test_an_image_without_labels_has_a_near_miss_that_is_no_false_alarm():
+    explanation = Explainer(confident_detector(), **NOTHING)(PICTURE, labels=[])
+    assert [entry.detection.outcome for entry in explanation.detections] == ["below threshold"]
+
+
+@pytest.mark.parametrize("given", [{"no_near_miss": True}, {"use_old_target_method": True}], ids=" ".join)
+def test_there_is_none_where_it_is_not_wanted_or_no_box_is_explained(given):
+    assert near_miss_of(confident_detector(), **given) == []
+
+
+def test_what_is_as_weak_as_noise_is_no_near_miss():
+    model = confident_detector()
+    head = model.model[-1]
+    for convolution in head.m:
+        with torch.no_grad():
+            convolution.bias.view(head.na, head.no)[:, 4] -= 6
+    assert near_miss_of(model) == []
+    assert Explainer(model, **NOTHING)(PICTURE).notes == ("no detection above confidence 0.99",)
+
+
+def test_what_another_limit_than_the_threshold_left_out_is_no_near_miss():
+    # The most confident detection is a cat, and only one is allowed.
+    assert near_miss_of(confident_detector(), class_names="ant", conf_thres=0.1, max_det=1) == []
+
+
+@pytest.mark.parametrize(
+    ("confidence", "threshold", "text"),
+    [(0.194, 0.25, "0.19"), (0.2496, 0.25, "0.2496"), (0.24996, 0.25, "0.24996"), (0.25, 0.25, "0.25")],
+)
+def test_a_near_miss_does_not_look_like_its_threshold(confidence, threshold, text):
+    near = Detection(np.zeros(4), confidence, 1, "bee", 8, 0, 5, "below threshold", above=threshold)
+    assert confidence_text(near) == text
+
+
+def test_the_best_of_no_predictions_or_of_broken_ones_is_nothing():
+    def predictions(*confidences):
+        return Predictions(torch.zeros(len(confidences), 4), None, torch.tensor(confidences).reshape(-1, 2))
+
+    assert best_confidence(predictions(), {0, 1}) == 0
+    assert best_confidence(predictions([float("nan")] * 2, [0.2, 0.3]), {0, 1}) == pytest.approx(0.3)
+    # Each stands for its best class alone.
+    assert best_confidence(predictions([0.2, 0.3], [0.1, 0.05]), {0}) == pytest.approx(0.1)
+
+
+def test_a_picture_of_nothing_has_no_near_miss(assets):
+    from explainer.detectors.weights import open_model
+
+    explainer = Explainer(open_model(assets / "weights/yolov5n.pt", device="cpu"))
+    for image in (np.zeros((480, 640, 3), np.uint8), np.full((480, 640, 3), 114, np.uint8)):
+        assert explainer(image).detections == ()

@@ -120,11 +120,19 @@ def judging(weights, tmp_path):
 
 
 def test_the_table_and_the_log_say_what_became_of_detections_and_labels(judging, capsys):
-    code, rows = judging("--labels", "{}/labels")
+    code, rows = judging("--labels", "{}/labels", "--no-near-miss")
     log = capsys.readouterr().err
     assert code == 0
     assert [(row["name"], row["outcome"]) for row in rows] == [("bee", "miss"), ("cat", "miss"), ("", "")]
     assert "64x96 (no detections) (0 hits, 0 false alarms, 2 misses), " in log
+    assert "Labels: 0 hits, 0 false alarms, 2 misses" in log
+
+
+def test_a_near_miss_is_explained_where_no_label_was_missed_and_is_no_false_alarm(judging, capsys):
+    _, rows = judging("--labels", "{}/labels")
+    log = capsys.readouterr().err
+    assert [row["outcome"] for row in rows] == ["miss", "miss", "below threshold"]
+    assert "64x96 (no detections), best below 0.99: cat 0.44, " in log
     assert "Labels: 0 hits, 0 false alarms, 2 misses" in log
 
 

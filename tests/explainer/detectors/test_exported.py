@@ -96,6 +96,14 @@ def test_a_dynamic_export_takes_rectangles_and_batches(tmp_path, monkeypatch):
     compare(explainer(PICTURE), Explainer(confident_detector(), **settings)(PICTURE))
 
 
+def test_an_exported_model_has_the_near_miss_of_its_checkpoint(tmp_path):
+    settings = SETTINGS | {"conf_thres": 0.99}
+    explainers = [Explainer(model, **settings) for model in (torchscript(tmp_path), confident_detector())]
+    (exported,), (own,) = (explainer(PICTURE).detections for explainer in explainers)
+    assert (exported.detection.row, exported.detection.remark) == (own.detection.row, "best below 0.99: cat 0.44")
+    assert exported.heatmap.any()
+
+
 def test_an_export_of_one_size_fills_it(tmp_path):
     explainer = Explainer(torchscript(tmp_path), **SETTINGS)
     seen = explainer.detector.see(picture(60, 40), explainer.sight)

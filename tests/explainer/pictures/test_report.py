@@ -119,6 +119,15 @@ def test_an_image_without_detections_has_a_row_that_says_why(tmp_path):
     assert "nothing was found" in row["cells"]
 
 
+def test_a_near_miss_is_counted_by_itself_and_marked_as_not_found(tmp_path):
+    entry = entry_of("dog", (3, 4, 30, 20), 0.19, ramp(20, 30), "below threshold")
+    blocks = blocks_of(
+        page_with(tmp_path, [one_image(entries=[entry]), one_image(entries=[entry], path="photos/2.jpg")])
+    )
+    assert [row["found"] for row in blocks["data"]["tables"][0]["rows"]] == [False, False]
+    assert "2 images, 2 below threshold ·" in text_of(tmp_path / "report.html")
+
+
 def test_methods_stand_side_by_side_with_rows_of_their_own(tmp_path):
     entry = entry_of("dog", (3, 4, 30, 20), 0.9, ramp(20, 30))
     answers = [answer_of(picture(40, 60), ramp(40, 60), [entry], method) for method in ("GradCAM", "LayerCAM")]
