@@ -225,7 +225,8 @@ class Explanation(Presentable):
         detections = [entry.detection for entry in self.detections]
         if class_name is not None:
             detections, shown = [found for found in detections if found.name == class_name], self.per_class[class_name]
-        return draw_boxes(paint(self.image_rgb, shown, style, has_sign=self.has_sign), detections, style)
+        boxes = [found.xyxy for found in detections]
+        return draw_boxes(paint(self.image_rgb, shown, style, boxes=boxes, has_sign=self.has_sign), detections, style)
 
     @property
     def has_sign(self) -> bool:

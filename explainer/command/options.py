@@ -19,7 +19,7 @@ from explainer.detectors.weights import bundled_demo, model_names
 from explainer.errors import UsageError, unknown
 from explainer.files.labels import written_boxes
 from explainer.methods.catalogue import METHODS
-from explainer.pictures.drawing import SELECTION, Style, canonical_colormap
+from explainer.pictures.drawing import SELECTION, TONES, Style, canonical_colormap
 from explainer.settings import (
     Settings,
     as_tuple,
@@ -134,6 +134,12 @@ class Options(Settings):
         group="picture",
         metavar="NAME",
     )
+    tone: str = option(
+        Style.tone,
+        "what the colours follow: evidence, how much of it lies where it is as hot; the root of the map; or linear",
+        group="picture",
+        metavar="NAME",
+    )
     alpha: float = option(
         Style.alpha,
         "opacity of the colours where the map is hottest, 0..1",
@@ -156,6 +162,8 @@ class Options(Settings):
         self._fill_in_weights_and_source()
         object.__setattr__(self, "colormap", canonical_colormap(self.colormap))
         check_fraction("alpha", self.alpha)
+        if self.tone not in TONES:
+            raise unknown("tone", self.tone, TONES)
         check_whole_number("vid-stride", self.vid_stride, at_least=1)
         object.__setattr__(self, "line_thickness", pixels_or_auto("line-thickness", self.line_thickness))
         check_whole_number("suspects", self.suspects, at_least=0)

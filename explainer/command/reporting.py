@@ -20,7 +20,7 @@ from explainer.command.options import ROOT
 from explainer.command.running import Tally, log_end
 from explainer.detectors.predictions import FALSE_ALARM, GIVEN, HIT, MISS, NEAR_MISS, Detection
 from explainer.files.sources import Frame
-from explainer.pictures.sheets import Tile, detection_tile, detection_title, tile_sheet
+from explainer.pictures.sheets import Tile, detection_tile, detection_title, sheet
 from explainer.settings import as_tuple
 from utils.general import LOGGER
 
@@ -64,7 +64,7 @@ class Suspects:
     @property
     def sheet(self) -> np.ndarray:
         """Their pictures side by side, RGB uint8 (H, W, 3)."""
-        return tile_sheet([entry.tile for entry in self.kept])
+        return sheet([entry.tile for entry in self.kept])
 
 
 def suspect(frame: Frame, explanation, entry, row: dict[str, object]) -> Suspect:

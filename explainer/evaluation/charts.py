@@ -9,7 +9,7 @@ import pandas as pd
 from explainer.evaluation.options import GAUSSIAN
 from explainer.evaluation.summary import ALL_DETECTIONS, COST, DECISIVE, FIGURES, MUST_BEAT
 from explainer.files.sources import read_image
-from explainer.pictures.sheets import Tile, detection_tile, detection_title, tile_sheet
+from explainer.pictures.sheets import Tile, detection_tile, detection_title, sheet
 
 DOTS_PER_INCH = 110
 DELETION, INSERTION, METHOD, BASELINE, BEST = "#c0392b", "#2471a3", "#2471a3", "#a6acaf", "#1e8449"
@@ -174,7 +174,7 @@ def example_sheets(rows: pd.DataFrame, evaluator) -> Iterator[tuple[str, np.ndar
         tiles = [example_tile(row, evaluator, contender) for row in extremes(mine).itertuples()]
         if tiles:
             name = f"{contender.method} {contender.layer}".strip().replace(" ", "_")
-            yield name, tile_sheet(tiles, columns=len(tiles) // 2)
+            yield name, sheet(tiles, columns=len(tiles) // 2)
 
 
 def example_tile(row, evaluator, contender) -> Tile:

@@ -6,12 +6,13 @@ Arrays in, arrays out. All images are RGB, uint8 (H, W, 3).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import ceil
+from math import ceil, sqrt
 
 import numpy as np
 
 from explainer.detectors.predictions import MISS, NEAR_MISS, NOT_FOUND, confidence_text
 from explainer.errors import unknown
+from explainer.maps.heatmaps import pixels_in_box
 from explainer.pictures.lettering import Colour, contrasting, label_plate
 
 # Perceptually even ones first. All of them are known without a look at the libraries that hold them.
@@ -19,7 +20,12 @@ SELECTION = ("plasma", "inferno", "magma", "viridis", "cividis", "turbo", "jet",
 EVERY_NAME = 'every name that python -c "import matplotlib; print(*matplotlib.colormaps)" prints, and OpenCV\'s'
 # The dark end of a map would lie like a shadow over the photograph.
 DARKEST_LEFT_OUT = 0.15
-BAND_PIXELS = 2**16
+BAND_PIXELS, COUNTED_PIXELS = 2**16, 2**16
+# The share of the evidence that is not painted, where it is coldest.
+REST = 0.15
+# From this heat on colours are seen; so much of each box shows some, unless more of the whole picture had to.
+SEEN, SEEN_OF_BOX, MOST_PAINTED = 0.3, 0.05, 1 / 3
+EVIDENCE = "evidence"
 RED, BLUE = (200, 20, 30), (20, 70, 190)
 
 # Lines are a pixel wide for so many pixels of the mean side of a picture; letters in pixels start at some and grow as well.
@@ -35,6 +41,7 @@ class Style:
     line_thickness  in pixels; "auto" (or 0) goes by the picture's size
     colormap        name of a colour map, as `canonical_colormap` spells it
     alpha           opacity of the colours where the heatmap is hottest, 0..1
+    tone            what of a map the colours follow: one of TONES
     """
 
     line_thickness: int | str = "auto"
@@ -43,18 +50,95 @@ class Style:
     crop: bool = False
     colormap: str = "plasma"
     alpha: float = 0.8
+    tone: str = EVIDENCE
 
 
-def paint(image_rgb: np.ndarray, heatmap: np.ndarray, style: Style, *, has_sign: bool = False) -> np.ndarray:
+def paint(
+    image_rgb: np.ndarray, heatmap: np.ndarray, style: Style, *, boxes: Sequence = (), has_sign: bool = False
+) -> np.ndarray:
     """Return the image under the colours of its heatmap, or with the evidence blanked out if the style says so.
 
+    boxes: those of what the map explains, (x1, y1, x2, y2) in pixels; the tone "evidence" sees to it that each shows some.
     has_sign: the map is one in -1..1, and what is negative speaks against the score.
     """
     if style.crop:
         return blank_out(image_rgb, heatmap)
+    curve = tone_curve(heatmap, style.tone, boxes)
     if has_sign:
-        return mix(image_rgb, heatmap, signed_tables(style.alpha), scale=127, zero=128)
-    return mix(image_rgb, heatmap, heat_tables(style.colormap, style.alpha), scale=255, zero=0)
+        return mix(image_rgb, heatmap, signed_tables(curve, style.alpha), scale=127, zero=128)
+    return mix(image_rgb, heatmap, heat_tables(style.colormap, curve, style.alpha), scale=255, zero=0)
+
+
+def tone_curve(heatmap: np.ndarray, tone: str, boxes: Sequence = ()) -> np.ndarray:
+    """Return how hot the magnitudes 0, 1/255 .. 1 look in a map (H, W) by one of TONES: float (256,), 0..1, which rises.
+
+    boxes: as for `paint`. UsageError for an unknown tone.
+    """
+    if tone not in TONES:
+        raise unknown("tone", tone, TONES)
+    return TONES[tone](heatmap, [heatmap[pixels_in_box(xyxy, heatmap.shape)] for xyxy in boxes])
+
+
+def linear(heatmap: np.ndarray, insides: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the curve by which magnitudes look as they are."""
+    return MAGNITUDES
+
+
+def root(heatmap: np.ndarray, insides: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the curve by which the roots of magnitudes are shown."""
+    return np.sqrt(MAGNITUDES)
+
+
+def share_of_evidence(heatmap: np.ndarray, insides: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the curve by which a magnitude looks as hot as the share of the map's sum is that lies where there is less.
+
+    So colours say how much of the evidence lies where it is as hot or hotter, whether the map is sharp or flat. The coldest
+    pixels, which have REST of the sum together, get 0: in a flat map they are half of the picture. Where the inside of a box
+    would then show nothing, all get a brighter look, as a photograph in the dark does, but no more than MOST_PAINTED of the
+    picture is lifted into sight.
+    """
+    counts = magnitude_counts(heatmap)
+    held = counts * MAGNITUDES
+    below = np.cumsum(held) - held / 2
+    highest = below[counts > 0].max(initial=0)
+    if highest == 0:
+        return MAGNITUDES
+    share = (below / highest).clip(0, 1)
+    heat = ((share - REST) / (1 - REST)).clip(0, 1)
+    dimmest = min(
+        filter(None, (level_reached(magnitude_counts(inside), SEEN_OF_BOX) for inside in insides)), default=255
+    )
+    level = max(dimmest, level_reached(counts, MOST_PAINTED))
+    if heat[level] >= SEEN or not 0 < share[level] < 1:
+        return heat
+    return share ** (np.log(SEEN) / np.log(share[level]))
+
+
+def magnitude_counts(heatmap: np.ndarray) -> np.ndarray:
+    """Return how often each magnitude 0, 1/255 .. 1 occurs in a map, of a large one every few pixels: float (256,)."""
+    import cv2
+
+    if not heatmap.size:
+        return np.zeros(256)
+    stride = max(round(sqrt(heatmap.size / COUNTED_PIXELS)), 1)
+    levels = cv2.convertScaleAbs(np.ascontiguousarray(heatmap[::stride, ::stride]), alpha=255)
+    return cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel().astype(float)
+
+
+def level_reached(counts: np.ndarray, part: float) -> int:
+    """Return the highest of 256 levels that a part of all counts, 0..1, lies at or above."""
+    reached = np.cumsum(counts[::-1])
+    return 255 - int(np.searchsorted(reached, part * reached[-1])) if reached[-1] else 0
+
+
+MAGNITUDES = np.linspace(0, 1, 256)
+# From a map and what lies in its boxes to the curve of `tone_curve`.
+TONES = {EVIDENCE: share_of_evidence, "root": root, "linear": linear}
+
+
+def magnitude_at(curve: np.ndarray, heat: float) -> float:
+    """Return the largest magnitude, 0..1, that looks no hotter than a heat by a curve."""
+    return float(MAGNITUDES[curve <= heat + 1e-6].max(initial=0))
 
 
 def mix(
@@ -76,18 +160,16 @@ def mix(
     return painted
 
 
-@cache
-def heat_tables(colormap: str, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tables of a heatmap, whose values lie in 0..1; transparent at 0."""
-    heat = np.linspace(0, 1, 256)
-    return mixing_tables(colour_table(colormap), heat, alpha)
+def heat_tables(colormap: str, curve: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tables of a heatmap, whose values lie in 0..1; transparent where the curve is 0."""
+    return mixing_tables(colour_table(colormap)[np.uint8(curve * 255 + 0.5)], curve, alpha)
 
 
-@cache
-def signed_tables(alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tables of a map with a sign: red for what is positive, blue for what is negative, transparent at 0."""
+def signed_tables(curve: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tables of a map with a sign: red for what is positive, blue for what is negative."""
     values = (np.arange(256) - 128) / 127
-    return mixing_tables(np.where(values[:, None] > 0, RED, BLUE), np.minimum(np.abs(values), 1), alpha)
+    heat = curve[np.uint8(np.minimum(np.abs(values), 1) * 255 + 0.5)]
+    return mixing_tables(np.where(values[:, None] > 0, RED, BLUE), heat, alpha)
 
 
 def mixing_tables(colours: np.ndarray, heat: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:

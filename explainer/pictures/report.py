@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 from explainer.detectors.predictions import GIVEN, MISS, NEAR_MISS
 from explainer.files.results import Page
-from explainer.pictures.drawing import BLUE, RED, Style, colour_table
+from explainer.pictures.drawing import BLUE, EVIDENCE, RED, TONES, Style, colour_table, tone_curve
 from explainer.pictures.sheets import resized
 
 FILES = Path(__file__).with_name("page")
@@ -107,13 +107,14 @@ class Report:
             self.left_out += 1
             return
         size = fitting(answer.image_rgb.shape[:2], PHOTOGRAPH_SIDE)
-        maps, panels = EmbeddedMaps(), []
+        maps, panels = EmbeddedMaps(answer.image_rgb.shape[:2]), []
         for explanation in answer.explanations:
+            has_sign, entries = explanation.has_sign, explanation.detections
+            whole = maps.add(resized(explanation.shown, size), has_sign, [entry.detection for entry in entries])
             own = [
-                maps.add(entry.shown_at(fitting(size, OWN_MAP_SIDE)), entry.has_sign)
-                for entry in explanation.detections
+                maps.add(entry.shown_at(fitting(size, OWN_MAP_SIDE)), has_sign, [entry.detection]) for entry in entries
             ]
-            panels.append({"whole": maps.add(resized(explanation.shown, size), explanation.has_sign), "own": own})
+            panels.append({"whole": whole, "own": own})
         photograph = data_url(resized(answer.image_rgb, size), ".jpg")
         self._rows += linked_rows(len(self.page), answer, iter(rows))
         self._count(answer)
@@ -174,6 +175,7 @@ class Report:
                 answers=bool(self._rows),
                 pictures=len(self._images),
                 opacity=round(100 * self.style.alpha),
+                tones=dict.fromkeys((self.style.tone, *TONES)),
             )
 
         return self.page.write(render)
@@ -195,9 +197,13 @@ class Report:
 
 
 class EmbeddedMaps:
-    """The maps of one image as pictures to embed, each once: methods without gradients have one map for many detections."""
+    """The maps of one image of a size (height, width) as pictures to embed.
 
-    def __init__(self):
+    Each is kept once: methods without gradients have one map for many detections.
+    """
+
+    def __init__(self, image_size: tuple[int, int]):
+        self._image_size = image_size
         self._numbers: dict[str, int] = {}
 
     @property
@@ -205,13 +211,18 @@ class EmbeddedMaps:
         """Grey pictures as `data:` addresses."""
         return list(self._numbers)
 
-    def add(self, shown: np.ndarray, has_sign: bool) -> int | None:
-        """Keep a map (h, w) in 0..1, or -1..1 if it has a sign, and return its number; None for an empty one."""
-        return (
-            self._numbers.setdefault(data_url(grey(shown, has_sign), ".png"), len(self._numbers))
-            if shown.any()
-            else None
-        )
+    def add(self, shown: np.ndarray, has_sign: bool, detections: Sequence) -> dict[str, object] | None:
+        """Keep a map (h, w) in 0..1, or -1..1 if it has a sign; return its number, and the tone by which it shows detections.
+
+        None for an empty one.
+        """
+        if not shown.any():
+            return None
+        (height, width), (high, wide) = self._image_size, shown.shape
+        shrinkage = np.float32([wide / width, high / height] * 2)
+        curve = tone_curve(shown, EVIDENCE, [found.xyxy * shrinkage for found in detections])
+        number = self._numbers.setdefault(data_url(grey(shown, has_sign), ".png"), len(self._numbers))
+        return {"map": number, "curve": base64_of(curve * 255 + 0.5)}
 
 
 def grey(shown: np.ndarray, has_sign: bool) -> np.ndarray:

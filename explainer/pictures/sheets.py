@@ -12,7 +12,7 @@ import numpy as np
 
 from explainer.detectors.predictions import confidence_text
 from explainer.files.results import as_png
-from explainer.pictures.drawing import Style, caption, draw_boxes, paint
+from explainer.pictures.drawing import Style, caption, draw_boxes, magnitude_at, paint, tone_curve
 from explainer.pictures.lettering import (
     INK,
     LIGHT_INK,
@@ -22,7 +22,6 @@ from explainer.pictures.lettering import (
     TITLE_SIZE,
     Line,
     stacked,
-    text_width,
     wrapped,
     write,
 )
@@ -35,7 +34,10 @@ NARROWEST_CELL = 200
 MOST_NAMES = 2
 WIDE_AS_HIGH = 1.5
 MARGIN = 8
-BAR_WIDTH, LOWEST_BAR, HIGHEST_BAR = 16, 60, 300
+BAR_WIDTH, LOWEST_BAR, HIGHEST_BAR, GAP = 12, 60, 300, 4
+# No tick of a bar is wider.
+TICK_WIDTH = 55
+BAR_ROOM = GAP + BAR_WIDTH + GAP + TICK_WIDTH
 # An image so many times wider than high stands best below its like.
 BANNER = 4
 # Height and width of the tile of a single detection, whatever the shape of its image.
@@ -44,27 +46,25 @@ TILE_SIDE = 330
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture, RGB uint8 (h, w, 3), the title over it, of one line or more, and what must be said in the picture."""
+    """A picture, RGB uint8 (h, w, 3), the title over it, of one line or more, and what must be said in the picture.
+
+    bar: what the colours of its map mean, drawn beside it.
+    """
 
     title: str
     picture_rgb: np.ndarray
     remark: str = ""
+    bar: "ColourBar | None" = None
 
 
 class Miniature:
-    """An image at the size of its tiles on a sheet of `count`, where maps and boxes of the original are drawn on it.
+    """An image at the size (height, width) of the tiles of a sheet; maps and boxes of the original are drawn on it."""
 
-    size   height and width of the tiles
-    bar    the colours of the maps from high to low, for `sheet`; None where the style has none
-    """
-
-    def __init__(self, image_rgb: np.ndarray, count: int, style: Style, has_sign: bool = False):
-        self.size = tile_size(image_rgb.shape[:2], count)
-        self.image_rgb = resized(image_rgb, self.size)
+    def __init__(self, image_rgb: np.ndarray, size: tuple[int, int], style: Style, has_sign: bool = False):
+        self.size, self.image_rgb = size, resized(image_rgb, size)
         self.has_sign, self.style = has_sign, replace(style, line_thickness="auto")
         height, width = image_rgb.shape[:2]
-        self._shrinkage = np.float32([self.size[1] / width, self.size[0] / height] * 2)
-        self.bar = None if style.crop else colour_bar(style, has_sign)
+        self._shrinkage = np.float32([size[1] / width, size[0] / height] * 2)
 
     def with_boxes(self, title: str, detections: Sequence) -> Tile:
         """Return the small image with boxes, given in pixels of the original, and their labels."""
@@ -72,9 +72,14 @@ class Miniature:
 
     def with_map(self, title: str, shown: np.ndarray, detections: Sequence, remark: str) -> Tile:
         """Return the small image under a map (h, w) of any size, with boxes; with the remark where the map is empty."""
-        painted = paint(self.image_rgb, resized(shown, self.size), self.style, has_sign=self.has_sign)
-        style = replace(self.style, hide_labels=True)
-        return Tile(title, draw_boxes(painted, self._shrunk(detections), style), "" if shown.any() else remark)
+        shown, found = resized(shown, self.size), self._shrunk(detections)
+        boxes = [entry.xyxy for entry in found]
+        painted = paint(self.image_rgb, shown, self.style, boxes=boxes, has_sign=self.has_sign)
+        picture = draw_boxes(painted, found, replace(self.style, hide_labels=True))
+        if not shown.any():
+            return Tile(title, picture, remark)
+        curve = tone_curve(shown, self.style.tone, boxes)
+        return Tile(title, picture, bar=None if self.style.crop else colour_bar(self.style, curve, self.has_sign))
 
     def _shrunk(self, detections: Sequence) -> list:
         """Return detections with their boxes in pixels of the small image."""
@@ -106,63 +111,65 @@ class Layout:
     """Where things lie on a sheet, in pixels.
 
     columns  how many tiles are in a row, of `rows` rows
-    tile     height and width of the pictures
-    cell     width of a column; a picture can be narrower than its title
+    height   that of the pictures, or of the colour bars beside them where those are higher
+    cell     width of a column: of a picture with its bar, or of its title where that is wider
     heading  height of the title over a picture
-    bar      height of the colour bar, 0 for none, and `bar_text` the width of what is written beside it
     """
 
     columns: int
     rows: int
-    tile: tuple[int, int]
+    height: int
     cell: int
     heading: int
-    bar: int
-    bar_text: int
 
     def corner(self, index: int) -> tuple[int, int]:
         """Return the left and the top edge of a tile with its texts."""
         row, column = divmod(index, self.columns)
-        return MARGIN + column * (self.cell + MARGIN), MARGIN + row * (self.heading + self.tile[0] + MARGIN)
-
-    @property
-    def bar_corner(self) -> tuple[int, int]:
-        """Left and top edge of the colour bar."""
-        return self.corner(self.columns - 1)[0] + self.cell + 2 * MARGIN, MARGIN + self.heading
+        return MARGIN + column * (self.cell + MARGIN), MARGIN + row * (self.heading + self.height + MARGIN)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the sheet: even numbers, as videos need them."""
-        last_row = self.corner(self.columns * (self.rows - 1))[1]
-        left, top = self.bar_corner
-        height = max(last_row + self.heading + self.tile[0], top + self.bar) + MARGIN
-        width = left + (BAR_WIDTH + 4 + self.bar_text + MARGIN if self.bar else -MARGIN)
+        left, top = self.corner(self.columns * self.rows - 1)
+        height, width = top + self.heading + self.height + MARGIN, left + self.cell + MARGIN
         return height + height % 2, width + width % 2
 
 
-def sheet(tiles: Sequence[Tile | None], *, bar: "ColourBar | None" = None, columns: int | None = None) -> np.ndarray:
+def sheet(tiles: Sequence[Tile | None], columns: int | None = None) -> np.ndarray:
     """Return tiles of one size in rows on white, RGB uint8 (H, W, 3); None leaves a place empty.
 
-    bar: that of the tiles' colours, drawn beside them.
     columns: how many in a row; by default so many that the sheet is somewhat wider than high.
     """
-    height, width = next(tile.picture_rgb.shape[:2] for tile in tiles if tile)
+    there = [tile for tile in tiles if tile]
+    height, width = there[0].picture_rgb.shape[:2]
+    if any(tile.bar for tile in there):
+        height, width = max(height, LOWEST_BAR), width + BAR_ROOM
     cell = max(width, NARROWEST_CELL)
     titles = [title_lines(tile, cell) if tile else [] for tile in tiles]
     heading = LINE_HEIGHT * max(map(len, titles))
     columns = columns or best_columns(len(tiles), cell, heading + height)
-    bar_height = min(max(height, LOWEST_BAR), HIGHEST_BAR) if bar else 0
-    bar_text = max(text_width(end, TITLE_SIZE) for end in (bar.high, bar.low)) if bar else 0
-    layout = Layout(columns, ceil(len(tiles) / columns), (height, width), cell, heading, bar_height, bar_text)
+    layout = Layout(columns, ceil(len(tiles) / columns), height, cell, heading)
     page, written = np.full((*layout.size, 3), PAPER, np.uint8), []
     for index, (tile, lines) in enumerate(zip(tiles, titles, strict=True)):
         left, top = layout.corner(index)
         written += stacked(lines, left, top)
         if tile:
-            page[top + heading : top + heading + height, left : left + width] = tile.picture_rgb
-            written += stacked(remark_lines(tile, cell), left, top + heading)
-    write(page, written + (draw_colour_bar(page, layout, bar) if bar else []))
+            written += draw_tile(page, tile, left, top + heading)
+    write(page, written)
     return page
+
+
+def draw_tile(page: np.ndarray, tile: Tile, left: int, top: int) -> list[Line]:
+    """Draw a tile without its title into a page, and return what is to be written: its remark, the ticks of its bar."""
+    height, width = tile.picture_rgb.shape[:2]
+    page[top : top + height, left : left + width] = tile.picture_rgb
+    if tile.bar is None:
+        return stacked(remark_lines(tile, max(width, NARROWEST_CELL)), left, top)
+    start, long = left + width + GAP, min(max(height, LOWEST_BAR), HIGHEST_BAR)
+    page[top : top + long, start : start + BAR_WIDTH] = resized(tile.bar.colours_rgb, (long, BAR_WIDTH))
+    ticks = tile.bar.ticks if long >= 2 * LINE_HEIGHT * len(tile.bar.ticks) else (tile.bar.ticks[0], tile.bar.ticks[-1])
+    tops = np.linspace(top, top + long - LINE_HEIGHT, len(ticks)).round().astype(int).tolist()
+    return [Line(text, left=start + BAR_WIDTH + GAP, top=at) for text, at in zip(ticks, tops, strict=True)]
 
 
 def best_columns(count: int, width: int, height: int) -> int:
@@ -178,27 +185,21 @@ def best_columns(count: int, width: int, height: int) -> int:
 
 @dataclass(frozen=True)
 class ColourBar:
-    """The colours of a map from high to low, RGB uint8 (h, w, 3), and what its two ends mean."""
+    """The colours of a map from the hottest to the coldest, RGB uint8 (h, w, 3), and at even distances what they mean."""
 
     colours_rgb: np.ndarray
-    high: str
-    low: str
+    ticks: tuple[str, ...]
 
 
-def colour_bar(style: Style, has_sign: bool) -> ColourBar:
-    """Return the colours of heatmaps from 1 to 0, or of maps with a sign from 1 to -1, as they look over white."""
+def colour_bar(style: Style, curve: np.ndarray, has_sign: bool = False) -> ColourBar:
+    """Return what colours look like over white, and the values of the map that they stand for by its `tone_curve`."""
     heat = np.linspace(1, -1 if has_sign else 0, HIGHEST_BAR, dtype=np.float32)[:, None].repeat(BAR_WIDTH, axis=1)
     white = np.full((*heat.shape, 3), PAPER, np.uint8)
-    high, low = ("for", "against") if has_sign else ("1", "0")
-    return ColourBar(paint(white, heat, style, has_sign=has_sign), high, low)
-
-
-def draw_colour_bar(page: np.ndarray, layout: Layout, bar: ColourBar) -> list[Line]:
-    """Draw the colours beside the tiles, and return what to write at their ends."""
-    left, top = layout.bar_corner
-    bottom, right = top + layout.bar, left + BAR_WIDTH
-    page[top:bottom, left:right] = resized(bar.colours_rgb, (layout.bar, BAR_WIDTH))
-    return [Line(bar.high, left=right + 4, top=top), Line(bar.low, left=right + 4, top=bottom - LINE_HEIGHT)]
+    colours = paint(white, heat, replace(style, tone="linear"), has_sign=has_sign)
+    if has_sign:
+        half = f"{magnitude_at(curve, 1 / 2):.2g}"
+        return ColourBar(colours, ("for", half, "0", f"-{half}", "against"))
+    return ColourBar(colours, tuple(f"{magnitude_at(curve, tick):.2g}" for tick in (1, 2 / 3, 1 / 3, 0)))
 
 
 def title_lines(tile: Tile, width: int) -> list[Line]:
@@ -242,7 +243,8 @@ def contact_sheet(explanation, style: Style) -> np.ndarray:
     A single detection's own heatmap is the whole one, which is then shown once.
     """
     found, alone = detections_of(explanation), len(explanation.detections) == 1
-    small = Miniature(explanation.image_rgb, len(found) + 2 - alone, style, explanation.has_sign)
+    size = tile_size(explanation.image_rgb.shape[:2], len(found) + 2 - alone)
+    small = Miniature(explanation.image_rgb, size, style, explanation.has_sign)
     tiles, remarks = [small.with_boxes("detections", found)], "; ".join(explanation.notes)
     if not alone:
         title = f"{explanation.method}, all detections"
@@ -251,7 +253,7 @@ def contact_sheet(explanation, style: Style) -> np.ndarray:
         title = detection_title(entry.detection, entry.layers, entry.energy_in_box)
         heading, remark = (f"{explanation.method}, ", entry.note or remarks) if alone else ("", entry.note)
         tiles.append(small.with_map(heading + title, entry.shown_at(small.size), [entry.detection], remark))
-    return sheet(tiles, bar=small.bar)
+    return sheet(tiles)
 
 
 def detection_title(found, layers: Sequence[str] = (), energy: float | None = None) -> str:
@@ -266,14 +268,15 @@ def detection_title(found, layers: Sequence[str] = (), energy: float | None = No
 
 def scales_sheet(explanation, style: Style) -> np.ndarray:
     """Return small pictures in a row: the photograph with boxes, then the map of what comes from each stride."""
-    small = Miniature(explanation.image_rgb, len(explanation.per_scale) + 1, style, explanation.has_sign)
+    size = tile_size(explanation.image_rgb.shape[:2], len(explanation.per_scale) + 1)
+    small = Miniature(explanation.image_rgb, size, style, explanation.has_sign)
     tiles = [small.with_boxes("all scales", detections_of(explanation))]
     for stride, shown in explanation.per_scale.items():
         here = [entry for entry in explanation.detections if entry.detection.stride == stride]
         title, boxes = f"stride {stride}: {explanation.what_is_at(stride)}", [entry.detection for entry in here]
         remarks = dict.fromkeys(entry.note for entry in here if entry.note)
         tiles.append(small.with_map(title, shown, boxes, "; ".join(remarks)))
-    return sheet(tiles, columns=len(tiles), bar=small.bar)
+    return sheet(tiles, columns=len(tiles))
 
 
 def comparison_sheet(comparison, style: Style) -> np.ndarray:
@@ -283,18 +286,19 @@ def comparison_sheet(comparison, style: Style) -> np.ndarray:
     The size depends on that of the image and the number of answers alone, so that pictures make a video.
     """
     answers = comparison.explanations
-    small = Miniature(comparison.image_rgb, len(answers) + len(comparison.by_model), style, answers[0].has_sign)
+    size = tile_size(comparison.image_rgb.shape[:2], len(answers) + len(comparison.by_model))
+    small = Miniature(comparison.image_rgb, size, style, answers[0].has_sign)
     columns = [list(model_tiles(entries, small)) for entries in comparison.by_model]
     if len(columns) > 1:
         tiles = [tile for row in zip(*columns, strict=True) for tile in row]
-        return sheet(tiles, bar=small.bar, columns=len(columns))
+        return sheet(tiles, columns=len(columns))
     (photograph, *tiles), layers = columns[0], comparison.layers
-    height, width = small.size
+    height, width = size
     if layers in (1, len(tiles)) or width > BANNER * height:
-        return sheet([photograph, *tiles], bar=small.bar)
+        return sheet([photograph, *tiles])
     rows = [tiles[start : start + layers] for start in range(0, len(tiles), layers)]
     places = [tile for number, row in enumerate(rows) for tile in (None if number else photograph, *row)]
-    return sheet(places, bar=small.bar, columns=1 + layers)
+    return sheet(places, columns=1 + layers)
 
 
 def model_tiles(answers: Mapping[str, object], small: Miniature) -> Iterator[Tile]:
@@ -317,11 +321,9 @@ def detection_tile(image_rgb: np.ndarray, heatmap: np.ndarray, detection, title:
     detection: it has what `draw_boxes` asks for, and is a dataclass.
     """
     scale = TILE_SIDE / max(image_rgb.shape[:2])
-    size = tuple(max(round(side * scale), 1) for side in image_rgb.shape[:2])
-    style = Style(hide_labels=True)
-    painted = paint(resized(image_rgb, size), np.clip(resized(heatmap, size), 0, 1), style)
-    boxed = draw_boxes(painted, [replace(detection, xyxy=detection.xyxy * np.float32(scale))], style)
-    return Tile(title, in_a_square(boxed))
+    height, width = (max(round(side * scale), 1) for side in image_rgb.shape[:2])
+    tile = Miniature(image_rgb, (height, width), Style()).with_map(title, heatmap, [detection], "")
+    return replace(tile, picture_rgb=in_a_square(tile.picture_rgb))
 
 
 def in_a_square(picture_rgb: np.ndarray) -> np.ndarray:
@@ -330,8 +332,3 @@ def in_a_square(picture_rgb: np.ndarray) -> np.ndarray:
     tile = np.full((TILE_SIDE, TILE_SIDE, 3), PAPER, np.uint8)
     tile[:height, :width] = picture_rgb
     return tile
-
-
-def tile_sheet(tiles: Sequence[Tile], columns: int | None = None) -> np.ndarray:
-    """Return tiles in rows on white, beside the bar of their colours, RGB uint8 (H, W, 3)."""
-    return sheet(tiles, bar=colour_bar(Style(), has_sign=False), columns=columns)

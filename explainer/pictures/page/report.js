@@ -30,23 +30,28 @@ function announce(text) {
 
 /* ---- Colours: from the 256 greys of a map to what lies over the photograph ---- */
 
-const look = { heat: true, opacity: 0.8, colours: Object.keys(data.colours)[0], tone: "linear" };
-const colourTables = Object.fromEntries(
-  Object.entries(data.colours).map(([name, text]) => [name, Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))]),
-);
+const look = { heat: true, opacity: 0.8, colours: Object.keys(data.colours)[0], tone: byId("tone") && byId("tone").value };
+const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const colourTables = Object.fromEntries(Object.entries(data.colours).map(([name, text]) => [name, bytesOf(text)]));
 
 function valueOf(grey, sign) {
   return sign ? (grey - 128) / 127 : grey / 255;
 }
 
+/* How hot a magnitude looks, 0..1. The curve of a map has 256 steps for the tone "evidence"; without one, as in the legend,
+   colours stand for heat itself. */
+function heatOf(magnitude, curve) {
+  if (look.tone === "root") return Math.sqrt(magnitude);
+  return look.tone === "evidence" && curve ? curve[Math.round(255 * magnitude)] / 255 : magnitude;
+}
+
 /* The colour and opacity of each grey, as the pixels of a canvas. Opacity rises slowly, so that the photograph stays
    visible where little speaks. */
-function colourSteps(sign) {
+function colourSteps(sign, curve = null) {
   const steps = new Uint8ClampedArray(4 * 256);
   for (let grey = 0; grey < 256; grey++) {
     const value = valueOf(grey, sign);
-    let heat = Math.min(Math.abs(value), 1);
-    if (look.tone === "root") heat = Math.sqrt(heat);
+    const heat = heatOf(Math.min(Math.abs(value), 1), curve);
     const at = 3 * Math.round(255 * heat);
     const colour = sign ? data.signed[value > 0 ? 0 : 1] : colourTables[look.colours].subarray(at, at + 3);
     steps.set(colour, 4 * grey);
@@ -234,11 +239,12 @@ class Panel {
     if (!part) return;
     const { whole, own } = part.panels[this.picture.panels.indexOf(this)];
     const row = this.chosen;
-    const number = row ? own[row.at[2]] : whole;
-    this.wanted = number;
-    const image = number === null ? null : await decoded(part.maps[number]);
+    const entry = row ? own[row.at[2]] : whole;
+    this.wanted = entry;
+    const image = entry && (await decoded(part.maps[entry.map]));
     // Another one may have been chosen, or the picture be far away, by now.
-    if (this.wanted !== number || this.picture.part !== part) return;
+    if (this.wanted !== entry || this.picture.part !== part) return;
+    this.curve = entry && bytesOf(entry.curve);
     this.map = image && greysOf(image, image.naturalWidth, image.naturalHeight);
     this.enlarged = image && greysOf(image, this.canvas.width, this.canvas.height);
     this.colour();
@@ -246,7 +252,7 @@ class Panel {
   }
 
   colour() {
-    this.layer = this.enlarged ? coloured(this.enlarged, colourSteps(this.about.sign)) : null;
+    this.layer = this.enlarged ? coloured(this.enlarged, colourSteps(this.about.sign, this.curve)) : null;
     this.draw();
   }
 
@@ -591,6 +597,7 @@ function drawLegend() {
   context.globalAlpha = look.opacity;
   context.drawImage(coloured(ramp, colourSteps(sign)), 0, 0);
   byId("colours").disabled = sign;
+  byId("legend").title = look.tone === "evidence" ? "Which value has a colour differs from map to map: point at it to read" : "";
 }
 
 function setHeat(on) {

@@ -10,7 +10,12 @@ from explainer.errors import UsageError
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.maps.heatmaps import Letterbox
 from explainer.pictures.drawing import (
+    MOST_PAINTED,
+    REST,
+    SEEN,
+    SEEN_OF_BOX,
     SELECTION,
+    TONES,
     Style,
     blank_out,
     canonical_colormap,
@@ -20,7 +25,9 @@ from explainer.pictures.drawing import (
     label_places,
     label_plates,
     line_width,
+    magnitude_at,
     paint,
+    tone_curve,
 )
 
 GREY = np.full((60, 80, 3), 100, np.uint8)
@@ -324,7 +331,8 @@ def test_a_pixel_is_the_mix_of_photograph_and_colour_by_the_opacity_of_its_heat(
     colours = colour_table("viridis")[np.uint8(heatmap * 255 + 0.5)]
     opacity = (0.6 * heatmap**2 * (3 - 2 * heatmap))[..., None]
     expected = image + (colours - image.astype(np.float64)) * opacity
-    assert np.abs(paint(image, heatmap, Style(colormap="viridis", alpha=0.6)) - expected).max() < 3
+    style = Style(colormap="viridis", alpha=0.6, tone="linear")
+    assert np.abs(paint(image, heatmap, style) - expected).max() < 3
 
 
 def test_full_opacity_hides_the_photograph_at_the_peak_and_none_of_it_shows_no_colour():
@@ -339,3 +347,101 @@ def test_what_speaks_against_is_blue_what_speaks_for_is_red_and_nothing_is_trans
     assert against[2] > against[0] + 80
     assert towards[0] > towards[2] + 80
     assert nothing.tolist() == [100, 100, 100]
+
+
+def glow(height=120, width=160, centre=(60, 80), reach=6.0, peak=1.0):
+    """Return a map (height, width) with one spot that fades within some pixels."""
+    rows, columns = np.ogrid[:height, :width]
+    return np.float32(peak * np.exp(-((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / (2 * reach**2)))
+
+
+@pytest.mark.parametrize("tone", TONES)
+def test_what_is_hotter_never_looks_colder(tone):
+    generator = np.random.default_rng(1)
+    for _ in range(20):
+        heatmap = generator.random((40, 60), np.float32) ** generator.uniform(0.2, 12)
+        curve = tone_curve(heatmap, tone, generator.uniform(0, 60, (3, 4)))
+        assert curve.shape == (256,)
+        assert curve.min() >= 0
+        assert curve.max() <= 1
+        assert (np.diff(curve) >= 0).all()
+
+
+def test_colours_follow_the_share_of_the_evidence_that_lies_where_there_is_less():
+    heatmap = glow(reach=20)
+    curve, levels = tone_curve(heatmap, "evidence"), np.rint(heatmap * 255)
+    for level in (20, 60, 120, 200):
+        here = heatmap[levels == level].sum() / 2
+        share = (heatmap[levels < level].sum() + here) / heatmap.sum()
+        assert curve[level] == pytest.approx(max((share - REST) / (1 - REST), 0), abs=0.01)
+
+
+def test_the_root_is_brighter_than_the_linear_tone_and_both_are_the_same_for_any_map():
+    curves = {tone: [tone_curve(glow(reach=reach), tone) for reach in (2, 40)] for tone in ("root", "linear")}
+    assert all((one == other).all() for one, other in curves.values())
+    assert np.allclose(curves["root"][0] ** 2, curves["linear"][0])
+
+
+def test_a_spot_too_small_to_be_seen_is_spread_until_some_of_its_box_is():
+    image, heatmap, box = np.full((120, 160, 3), 90, np.uint8), glow(reach=1.2), (40, 20, 120, 100)
+    inside = np.s_[20:100, 40:120]
+
+    def changed(**style):
+        painted = paint(image, heatmap, Style(**style), boxes=[box])
+        return (np.abs(painted.astype(int) - image).max(axis=2) > 20)[inside].mean()
+
+    assert changed(tone="linear") < 0.005
+    assert changed() == pytest.approx(changed(tone="evidence"))
+    faint = np.maximum(heatmap, glow(reach=9, peak=0.04))
+    heatmap = faint
+    assert changed(tone="linear") < 0.005
+    assert changed() > 0.03
+
+
+def test_a_faint_detection_is_lifted_into_sight_but_not_most_of_the_picture():
+    crowd = np.maximum(glow(reach=30), glow(centre=(10, 150), reach=4, peak=0.05))
+    box = (140, 2, 158, 18)
+    unseen, seen = (tone_curve(crowd, "evidence", boxes) for boxes in ([], [box]))
+    at_box = int(np.quantile(crowd[2:18, 140:158], 1 - SEEN_OF_BOX) * 255)
+    assert unseen[at_box] < SEEN
+    painted = (seen[np.uint8(crowd * 255 + 0.5)] >= SEEN).mean()
+    assert painted <= MOST_PAINTED + 0.01
+    assert painted > 0.9 * MOST_PAINTED
+
+
+def test_the_tone_of_a_large_map_is_that_of_the_same_map_when_small():
+    small = glow(reach=10)
+    large = small.repeat(12, axis=0).repeat(12, axis=1)
+    box = np.array([70, 50, 90, 70])
+    curves = tone_curve(small, "evidence", [box]), tone_curve(large, "evidence", [12 * box])
+    assert np.abs(curves[0] - curves[1]).max() < 0.02
+
+
+def test_a_map_with_a_sign_looks_as_hot_for_as_against():
+    image = np.full((120, 160, 3), 90, np.uint8)
+    heatmap = glow(centre=(60, 40)) - glow(centre=(60, 120))
+    heat = np.abs(paint(image, heatmap, Style(alpha=1), has_sign=True).astype(int) - image).max(axis=2) > 30
+    towards, against = heat[:, :80].sum(), heat[:, 80:].sum()
+    assert towards > 50
+    assert against == pytest.approx(towards, rel=0.15)
+
+
+def test_an_empty_map_paints_nothing_and_a_full_one_everything():
+    image = picture()
+    for fill, has_sign in ((0, False), (0, True), (1, False)):
+        heatmap = np.full(image.shape[:2], fill, np.float32)
+        painted = paint(image, heatmap, Style(), boxes=[(0, 0, 9, 9), (-5, -5, -1, -1)], has_sign=has_sign)
+        assert (painted != image).any(axis=2).mean() == pytest.approx(fill, abs=0.01)
+
+
+def test_a_value_is_read_from_its_colour():
+    curve = tone_curve(glow(reach=15), "evidence")
+    values = [magnitude_at(curve, heat) for heat in (0, 1 / 3, 2 / 3, 1)]
+    assert values[0] < values[1] < values[2] < values[3] == 1
+    assert curve[round(255 * values[1])] == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_an_unknown_tone_is_a_mistake_that_names_the_known_ones():
+    for mistake in (lambda: Options(tone="log"), lambda: tone_curve(glow(), "log")):
+        with pytest.raises(UsageError, match=r"log.*evidence.*root.*linear"):
+            mistake()

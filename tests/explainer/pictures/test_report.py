@@ -76,8 +76,8 @@ def test_an_image_has_its_photograph_its_map_and_the_map_of_each_detection(tmp_p
     part = blocks_of(page_with(tmp_path, [one_image()]))["part-0"]
     assert decoded(part["photograph"]).shape == (40, 60, 3)
     (panel,) = part["panels"]
-    assert (decoded(part["maps"][panel["whole"]]) == np.rint(ramp(40, 60) * 255)).all()
-    assert (decoded(part["maps"][panel["own"][0]]) == np.rint(ramp(20, 30) * 255)).all()
+    assert (decoded(part["maps"][panel["whole"]["map"]]) == np.rint(ramp(40, 60) * 255)).all()
+    assert (decoded(part["maps"][panel["own"][0]["map"]]) == np.rint(ramp(20, 30) * 255)).all()
 
 
 def test_a_map_with_a_sign_has_128_for_zero():
@@ -90,8 +90,20 @@ def test_an_empty_map_is_left_out_and_equal_ones_are_kept_once(tmp_path):
     maps = (same, same, np.zeros((20, 30), np.float32))
     entries = [entry_of(name, (0, 0, 9, 9), 0.5, shown) for name, shown in zip("abc", maps, strict=True)]
     part = blocks_of(page_with(tmp_path, [one_image(np.zeros((40, 60), np.float32), entries)]))["part-0"]
-    assert part["panels"] == [{"whole": None, "own": [0, 0, None]}]
+    (panel,) = part["panels"]
+    assert panel["whole"] is panel["own"][2] is None
+    assert [entry["map"] for entry in panel["own"][:2]] == [0, 0]
     assert len(part["maps"]) == 1
+
+
+def test_a_map_comes_with_the_tone_by_which_its_detection_is_seen(tmp_path):
+    hot = np.zeros((20, 30), np.float32)
+    hot[2, 2], hot[15:, 20:] = 1, 0.02
+    entries = [entry_of(name, box, 0.5, hot) for name, box in (("a", (0, 0, 12, 12)), ("b", (40, 30, 60, 40)))]
+    (panel,) = blocks_of(page_with(tmp_path, [one_image(None, entries)]))["part-0"]["panels"]
+    curves = [np.frombuffer(b64decode(entry["curve"]), np.uint8) for entry in panel["own"]]
+    assert [curve.size for curve in curves] == [256, 256]
+    assert curves[1][5] >= 76 > curves[0][5], "the box on the faint part lifts it into sight"
 
 
 def test_pictures_are_made_smaller_but_never_larger():

@@ -4,6 +4,7 @@ import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from pages import answer_of, entry_of, page_with, ramp, row_of, side_by_side
 from scenes import picture
 
 from explainer.files import results
-from explainer.pictures.drawing import colour_table
+from explainer.pictures.drawing import Style, colour_table, paint
+from explainer.pictures.report import Report
 
 pytest.importorskip("playwright", reason="needs playwright: pip install -r requirements-dev.txt")
 from playwright.sync_api import expect, sync_playwright
@@ -104,6 +106,10 @@ def test_the_picture_is_the_photograph_under_the_colours_of_its_map(opened, thre
     photograph = pixels(page).astype(float)
     assert np.abs(photograph - picture(HEIGHT, WIDTH)).mean() < 10
     set_slider(page, 100)
+    dog, cat = dog_and_cat()[0].found[""]
+    seen = paint(np.uint8(photograph), waves(), Style(alpha=1), boxes=[dog.xyxy, cat.xyxy])
+    assert np.abs(pixels(page).astype(int) - seen).max() <= 4
+    page.select_option("#tone", "linear")
     steps = np.rint(waves() * 255).astype(int)
     heat = (steps / 255)[..., None]
     opacity = heat * heat * (3 - 2 * heat)
@@ -124,6 +130,21 @@ def test_colours_tone_and_the_switch_change_the_pixels(opened, three):
     seen.append(pixels(page))
     assert all((one != other).any() for one, other in pairwise(seen))
     assert (seen[2] == seen[4]).all()
+
+
+def test_the_page_opens_with_the_tone_of_the_run(opened, tmp_path):
+    with results.Page(tmp_path) as book:
+        run = Report(book, title="Explanations", about="", facts={}, style=Style(tone="root"))
+        run.add(SimpleNamespace(path=Path("a.jpg"), number=0), *dog_and_cat())
+        path = run.write()[0]
+    page = opened(path)
+    shown = pixels(page)
+    assert page.locator("#tone").input_value() == "root"
+    assert page.locator("#tone option").all_inner_texts() == ["root", "evidence", "linear"]
+    page.select_option("#tone", "evidence")
+    assert (pixels(page) != shown).any()
+    page.select_option("#tone", "root")
+    assert (pixels(page) == shown).all()
 
 
 def test_a_click_on_a_box_shows_its_own_map_and_another_click_or_escape_that_of_all(opened, three):

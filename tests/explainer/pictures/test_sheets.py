@@ -1,6 +1,7 @@
 """Sheets hold every tile whole, with titles that fit, and say why a map is empty."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from scenes import confident_detector, picture
 from explainer.detectors.predictions import Detection
 from explainer.explain import Explainer
 from explainer.pictures import sheets
-from explainer.pictures.drawing import Style
-from explainer.pictures.lettering import text_width, wrapped
+from explainer.pictures.drawing import Style, colour_table
+from explainer.pictures.lettering import TITLE_SIZE, text_width, wrapped
 from explainer.pictures.sheets import Miniature, Tile, best_columns, colour_bar, detection_title, sheet, tile_size
 
 SETTINGS = {"imgsz": 96, "conf_thres": 0.05}
@@ -25,10 +26,11 @@ def model():
 @pytest.mark.parametrize("size", [(60, 1200), (1200, 60), (480, 640), (1, 1), (2160, 3840)])
 def test_a_sheet_holds_every_tile_whole_whatever_its_shape(size, count):
     height, width = tile_size(size, count)
-    tiles = [Tile(f"tile {number}", np.full((height, width, 3), 77, np.uint8)) for number in range(count)]
-    page = sheet(tiles, bar=colour_bar(Style(), has_sign=False))
+    bar = colour_bar(Style(), np.linspace(0, 1, 256))
+    tiles = [Tile(f"tile {number}", np.full((height, width, 3), 77, np.uint8), bar=bar) for number in range(count)]
+    page = sheet(tiles)
     assert (page == 77).all(axis=2).sum() >= count * height * width
-    assert page.size < 80_000_000
+    assert page.size < 100_000_000
 
 
 def test_tiles_are_as_large_as_their_number_allows():
@@ -55,7 +57,7 @@ def test_titles_of_any_length_fit_into_two_lines():
 
 def test_a_tile_with_an_empty_map_says_why():
     image = np.full((200, 300, 3), 200, np.uint8)
-    small = Miniature(image, 1, Style())
+    small = Miniature(image, tile_size(image.shape[:2], 1), Style())
     hot = np.zeros((200, 300), np.float32)
     silent = small.with_map("title", hot, [], "it has no gradient there")
     hot[100, 100] = 1
@@ -67,9 +69,45 @@ def test_a_tile_with_an_empty_map_says_why():
     assert not changed[:27].any()
 
 
+def test_a_tile_has_the_true_values_of_its_own_map_beside_it():
+    image = np.full((200, 300, 3), 200, np.uint8)
+    hot = np.linspace(0, 1, 60_000, dtype=np.float32).reshape(200, 300) ** 3
+    small = Miniature(image, (200, 300), Style())
+    even = small.with_map("", np.full((200, 300), 0.5, np.float32), [], "")
+    tile = small.with_map("", hot, [detection()], "")
+    assert tile.bar.ticks[0] == even.bar.ticks[0] == "1"
+    assert tile.bar.ticks != even.bar.ticks
+    assert all(float(high) > float(low) for high, low in pairwise(tile.bar.ticks))
+    page = sheet([tile])
+    for ticks, low in ((("1", "0.67", "0.33", "0"), 0), (("for", "0.5", "0", "-0.5", "against"), -1)):
+        small = Miniature(image, (200, 300), Style(tone="linear"), has_sign=low < 0)
+        assert small.with_map("", hot, [], "").bar.ticks == ticks
+    strip = page[27:227, 312:324]
+    assert np.abs(strip[2].astype(int) - colour_table("plasma")[-1]).mean() < 60
+    assert (strip[-1] > 240).all()
+    assert (page[27:227, 330:] < 128).any(), "ticks"
+
+
+@pytest.mark.parametrize("has_sign", [False, True])
+def test_ticks_fit_beside_their_bar(has_sign):
+    for curve in (np.linspace(0, 1, 256), np.linspace(0, 1, 256) ** 0.1, np.minimum(np.arange(256) / 2, 1)):
+        ticks = colour_bar(Style(), curve, has_sign).ticks
+        assert max(text_width(tick, TITLE_SIZE) for tick in ticks) <= sheets.TICK_WIDTH
+
+
+def test_a_tile_without_colours_has_no_bar():
+    image, hot = picture(40, 60), np.ones((40, 60), np.float32)
+    assert Miniature(image, (40, 60), Style(crop=True)).with_map("", hot, [], "").bar is None
+    small = Miniature(image, (40, 60), Style())
+    assert small.with_map("", 0 * hot, [], "nothing").bar is None
+    assert small.with_boxes("", []).bar is None
+
+
 def test_the_crowd_on_a_tile_has_no_more_labels_than_fit():
     image = picture(300, 300)
-    small, bare = (Miniature(image, 1, Style(hide_labels=hidden)) for hidden in (False, True))
+    small, bare = (
+        Miniature(image, tile_size(image.shape[:2], 1), Style(hide_labels=hidden)) for hidden in (False, True)
+    )
     crowd = [detection(xyxy=(x, y, x + 12, y + 12)) for y in range(5, 280, 20) for x in range(5, 280, 20)]
     labelled = (small.with_boxes("", crowd).picture_rgb != bare.with_boxes("", crowd).picture_rgb).any(axis=2)
     assert 0.05 < labelled.mean() < 0.2
