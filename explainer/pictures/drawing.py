@@ -24,7 +24,7 @@ BAND_PIXELS, COUNTED_PIXELS = 2**16, 2**16
 # The share of the evidence that is not painted, where it is coldest.
 REST = 0.15
 # From this heat on colours are seen; so much of each box shows some, unless more of the whole picture had to.
-SEEN, SEEN_OF_BOX, MOST_PAINTED = 0.3, 0.05, 1 / 3
+SEEN, SEEN_OF_BOX, MOST_PAINTED = 0.3, 0.05, 3 / 4
 EVIDENCE = "evidence"
 RED, BLUE = (200, 20, 30), (20, 70, 190)
 
@@ -105,9 +105,8 @@ def share_of_evidence(heatmap: np.ndarray, insides: Sequence[np.ndarray]) -> np.
         return MAGNITUDES
     share = (below / highest).clip(0, 1)
     heat = ((share - REST) / (1 - REST)).clip(0, 1)
-    dimmest = min(
-        filter(None, (level_reached(magnitude_counts(inside), SEEN_OF_BOX) for inside in insides)), default=255
-    )
+    wanted = [level_reached(magnitude_counts(inside), SEEN_OF_BOX) for inside in insides]
+    dimmest = min(filter(None, wanted), default=255)
     level = max(dimmest, level_reached(counts, MOST_PAINTED))
     if heat[level] >= SEEN or not 0 < share[level] < 1:
         return heat
