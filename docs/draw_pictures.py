@@ -2,6 +2,7 @@
 
 python docs/draw_pictures.py
 python docs/draw_pictures.py --only signed scales
+python docs/draw_pictures.py --notebook  # runs demo.ipynb, which keeps its pictures itself
 
 It needs yolov5n.pt, which is downloaded once, and for the picture of a page playwright and Chromium; without these two the
 picture of the page stays as it is.
@@ -27,6 +28,7 @@ if not __package__:
     sys.path.insert(0, str(ROOT))
 
 PAGES = (ROOT / "README.md", ROOT / "docs/pictures.md")
+NOTEBOOK = ROOT / "demo.ipynb"
 COMMAND = "python explainer/explainer.py"
 LINE_OR_PICTURE = re.compile(
     rf"^ {{4}}{re.escape(COMMAND)}(?P<options> .*)?$|!\[[^\]]*\]\((?P<path>[^\s)]+)(?: \"(?P<result>[^\"]+)\")?\)",
@@ -142,15 +144,36 @@ def as_small_jpeg(image_bgr: np.ndarray) -> bytes:
     raise ValueError(f"a picture of {image_bgr.shape} takes more than {MOST_BYTES} bytes at every quality")
 
 
+def run_notebook(path: Path) -> None:
+    """Run a notebook from top to bottom in the root of the repository, and store it with its pictures, without warnings."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    metadata = dict(notebook.metadata)
+    resources = {"metadata": {"path": str(ROOT)}}
+    NotebookClient(notebook, timeout=300, record_timing=False, resources=resources).execute()
+    # The version of Python and the like would change with the machine.
+    notebook.metadata = nbformat.from_dict(metadata)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    nbformat.write(notebook, path)
+
+
 def parse_opt(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options given on the command line, with defaults for the rest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="pictures by name, such as signed; all by default")
+    parser.add_argument("--notebook", action="store_true", help="run demo.ipynb and store it, instead")
     return parser.parse_args(arguments)
 
 
 def main(opt: argparse.Namespace) -> None:
-    """Draw all pictures, or those asked for."""
+    """Draw all pictures, or those asked for, or run the notebook."""
+    if opt.notebook:
+        run_notebook(NOTEBOOK)
+        return
     pictures = [picture for page in PAGES for picture in pictures_on(page)]
     names = [picture.path.stem for picture in pictures]
     if opt.only and not set(opt.only) <= set(names):

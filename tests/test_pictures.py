@@ -4,11 +4,22 @@ import re
 from pathlib import Path
 
 import cv2
+import nbformat
 import numpy as np
 import pytest
 from evidence_demo import DEMO, WEIGHTS
 
-from docs.draw_pictures import MOST_BYTES, MOST_WIDTH, PAGES, Picture, as_small_jpeg, draw, pictures_on, result_of
+from docs.draw_pictures import (
+    MOST_BYTES,
+    MOST_WIDTH,
+    PAGES,
+    Picture,
+    as_small_jpeg,
+    draw,
+    pictures_on,
+    result_of,
+    run_notebook,
+)
 from explainer.command.options import build_options
 from explainer.explainer import parse_opt
 
@@ -112,3 +123,14 @@ def test_a_picture_becomes_as_small_as_it_must():
     data = as_small_jpeg(noise)
     assert len(data) <= MOST_BYTES
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape[1] <= MOST_WIDTH
+
+
+def test_a_notebook_is_stored_with_what_it_shows_and_without_warnings(tmp_path):
+    book = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    book.cells = [nbformat.v4.new_code_cell("import sys\nprint('shown')\nprint('a warning', file=sys.stderr)")]
+    nbformat.write(book, tmp_path / "book.ipynb")
+    run_notebook(tmp_path / "book.ipynb")
+    stored = nbformat.read(tmp_path / "book.ipynb", as_version=4)
+    assert [output.text for output in stored.cells[0].outputs] == ["shown\n"]
+    assert stored.metadata == book.metadata
+    assert stored.cells[0].metadata == {}
