@@ -16,6 +16,7 @@ the maps over the photograph in other colours, in which a colour map could vanis
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,6 +89,19 @@ class Seen:
         return f"{method:20} {unseen:7.3f} {painted:8.3f} {energy:6.2f} {len(self.of_boxes):6}  {', '.join(missed)}"
 
 
+def look(
+    explainer: Explainer, photographs: Iterable[Path], tints: Sequence[str], style: Style
+) -> Iterator[tuple[str, Seen]]:
+    """Yield each tint and what was seen of an explainer's pictures of photographs in it; each is explained once."""
+    seen = {tint: Seen() for tint in tints}
+    for path in photographs:
+        image_rgb = read_image(path)
+        explanation = explainer(image_rgb)
+        for tint in tints if explanation.detections else ():
+            seen[tint].add(explanation, tinted(image_rgb, tint), style)
+    yield from seen.items()
+
+
 def main() -> None:
     """Print a line per method and tint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,14 +122,9 @@ def main() -> None:
     model = open_model(options.weights)
     print(f"{'method':20} {'unseen':>7} {'painted':>8} {'EBPG':>6} {'boxes':>6}", flush=True)
     for method in options.method:
-        explainer, seen = Explainer(model, method=method, no_near_miss=True), {tint: Seen() for tint in options.tint}
-        for path in photographs:
-            image_rgb = read_image(path)
-            explanation = explainer(image_rgb)
-            for tint in options.tint if explanation.detections else ():
-                seen[tint].add(explanation, tinted(image_rgb, tint), style)
-        for tint, figures in seen.items():
-            print(figures.line(method if tint == "none" else f"{method}, {tint}"), flush=True)
+        explainer = Explainer(model, method=method, no_near_miss=True)
+        for tint, seen in look(explainer, photographs, options.tint, style):
+            print(seen.line(method if tint == "none" else f"{method}, {tint}"), flush=True)
 
 
 if __name__ == "__main__":
