@@ -140,9 +140,9 @@ def test_each_detection_gets_its_own_picture_and_the_image_a_contact_sheet(comma
     assert {path.name for path in (folder / "one").iterdir()} == {*names, "sheet.jpg"}
     assert read(folder / "one" / names[0]).shape == picture().shape
     sheet = read(folder / "one" / "sheet.jpg")
-    # Five tiles of 360 pixels in three columns and two rows.
-    assert sheet.shape[0] > 2 * 240
-    assert sheet.shape[1] > 3 * 360
+    # Five tiles of 387 x 258 pixels with a colour bar each, in two columns and three rows.
+    assert sheet.shape[0] > 3 * 258
+    assert sheet.shape[1] > 2 * (387 + 60)
 
 
 def test_the_raw_maps_are_kept_when_asked_for(command, photos):
