@@ -24,7 +24,7 @@ BAND_PIXELS, COUNTED_PIXELS = 2**16, 2**16
 # The share of the evidence that is not painted, where it is coldest.
 REST = 0.15
 # From this heat on colours are seen; so much of each box shows some, unless more of the whole picture had to.
-SEEN, SEEN_OF_BOX, MOST_PAINTED = 0.3, 0.05, 3 / 4
+SEEN, SEEN_OF_BOX, MOST_PAINTED = 0.4, 0.05, 3 / 4
 EVIDENCE = "evidence"
 RED, BLUE = (200, 20, 30), (20, 70, 190)
 
