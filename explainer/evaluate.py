@@ -134,7 +134,7 @@ def parse_opt(arguments: list[str] | None = None) -> Namespace:
 
 
 def main(opt: Namespace) -> int:
-    """Run the command; return its exit code: 0, 1 if an image was skipped, 2 for a mistake, 130 after an interrupt."""
+    """Run the command; return its exit code: 0, 1 if something was lost, 2 for a mistake, 130 after an interrupt."""
     return exit_code("evaluate", lambda: evaluate(build_options(vars(opt), Evaluation))[1])
 
 

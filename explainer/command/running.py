@@ -130,17 +130,27 @@ def log_end(tally: Tally, folder: Path) -> None:
 
 
 def exit_code(command: str, run: Callable[[], Tally]) -> int:
-    """Run a command and return its exit code: 0, 1 if an image was skipped, 2 for a mistake, 130 after an interrupt.
+    """Run a command and return its exit code: 0, 1 if something was lost, 2 for a mistake, 130 after an interrupt.
 
-    A mistake is one line on stderr, after the name of the command.
+    Lost is an image that was skipped, or what could not be written. That, and a mistake, is one line on stderr, after the
+    name of the command.
     """
     try:
         return int(run().skipped > 0)
     except UsageError as error:
         print(f"{command}: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"{command}: error: {in_one_line(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def in_one_line(error: OSError) -> str:
+    """Return what an error of the operating system says, after the file that it is about."""
+    about = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
+    return " ".join(str(about).split())
 
 
 def leave(code: int) -> NoReturn:

@@ -4,7 +4,9 @@ A run that was stopped goes on in the same folder: what it had finished is kept.
 """
 
 import csv
-from collections import Counter, defaultdict
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -32,6 +34,7 @@ class EvaluationResults:
     def __init__(self, folder: Path, options: Evaluation, *, resumes: bool = False):
         self.folder, self.options, self.resumes = folder, options, resumes
         self.finished: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._count = 0
 
     def __enter__(self) -> "EvaluationResults":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +43,7 @@ class EvaluationResults:
         for row in kept:
             self.finished[row["image"]].add((row["method"], row["layer"]))
         write_rows(self.folder / TABLE, kept)
+        self._count = len(kept)
         self._table = (self.folder / TABLE).open("a", newline="", encoding="utf-8")
         self._rows = csv.DictWriter(self._table, DETECTION_COLUMNS)
         return self
@@ -52,15 +56,26 @@ class EvaluationResults:
         common = {"image": str(image), TOGETHER: len(rows)}
         self._rows.writerows(common | {name: as_text(value) for name, value in row.items()} for row in rows)
         self._table.flush()
+        self._count += len(rows)
 
     def table(self):
-        """Return all rows so far as a DataFrame; UsageError where nothing was detected."""
+        """Return all rows so far as a DataFrame; UsageError where nothing was detected.
+
+        OSError where the table does not hold what was written, as after a full disk.
+        """
         import pandas as pd
 
+        path = self.folder / TABLE
+        held = len(complete_rows(path))
+        if held != self._count:
+            raise OSError(
+                f"{path} holds {held} of the {self._count} rows that were written; make room on the disk and go on with "
+                f"--resume {self.folder}"
+            )
         # Names are text, whatever they look like; only a figure can be missing.
         texts = dict.fromkeys(("method", "layer", "read", "name"), str)
         missing = {name: [""] for name in FIGURES}
-        rows = pd.read_csv(self.folder / TABLE, dtype=texts, keep_default_na=False, na_values=missing)
+        rows = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=missing)
         if rows.empty:
             raise UsageError(
                 f"nothing was detected above confidence {self.options.conf_thres} in --data '{self.options.data}'; "
@@ -89,13 +104,39 @@ def as_text(value: object) -> object:
 
 
 def complete_rows(path: Path) -> list[dict]:
-    """Return the rows of a table, without those that a stopped run did not write to the end; none where there is no table."""
+    """Return the rows of the units of a table that are whole; none where there is no table.
+
+    Of a unit that a stopped run, or a full disk, cut anywhere no row is returned: it is measured again. UsageError where the
+    table is not one of an evaluation.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    counts = Counter(unit_of(row) for row in rows)
-    return [row for row in rows if row[TOGETHER] == str(counts[unit_of(row)])]
+    text = whole_lines(path.read_bytes()).decode("utf-8", errors="replace")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if text and tuple(reader.fieldnames or ()) != DETECTION_COLUMNS:
+        raise UsageError(f"{path} has other columns than this version writes; evaluate anew, without --resume")
+    units: dict[tuple, list[dict]] = defaultdict(list)
+    for row in readable(reader):
+        units[unit_of(row)].append(row)
+    return [row for rows in units.values() if is_whole(rows) for row in rows]
+
+
+def whole_lines(data: bytes) -> bytes:
+    """Return the bytes up to the last end of a line: a number that was cut short is still a number."""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def readable(rows: Iterable[dict]) -> Iterator[dict]:
+    """Yield rows up to the first that is no CSV, such as one whose cell never ends."""
+    try:
+        yield from rows
+    except csv.Error:
+        return
+
+
+def is_whole(unit: list[dict]) -> bool:
+    """Return whether the rows of a unit are as many as each of them says, and none lacks a cell."""
+    return all(row[TOGETHER] == str(len(unit)) and None not in row for row in unit)
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:

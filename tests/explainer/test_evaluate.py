@@ -2,6 +2,8 @@
 
 import csv
 import inspect
+import os
+from operator import itemgetter
 
 import cv2
 import pytest
@@ -11,6 +13,7 @@ from scenes import confident_detector, picture, save_checkpoint
 
 from explainer.errors import UsageError
 from explainer.evaluate import main, parse_opt, run
+from explainer.evaluation import results
 from explainer.evaluation.options import Evaluation
 from explainer.evaluation.summary import FIGURES
 from explainer.methods.catalogue import METHODS
@@ -136,6 +139,28 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_rows(command, 
     assert rows_of(folder)[:18] == whole[:18]
     assert without_cost(rows_of(folder)) == without_cost(whole)
     assert (folder / "table.md").exists()
+
+
+def test_rows_that_do_not_reach_the_disk_are_an_error_and_going_on_makes_them_again(
+    command, finished, monkeypatch, capsys
+):
+    write = results.EvaluationResults.add
+
+    def loses_the_end(self, image, rows):
+        write(self, image, rows)
+        if image.name == "1.png":
+            os.truncate(self.folder / "detections.csv", (self.folder / "detections.csv").stat().st_size - 5)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(results.EvaluationResults, "add", loses_the_end)
+        code, folder = command("--nosave")
+    assert code == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"evaluate: error: {folder / 'detections.csv'} holds ")
+    assert f"--resume {folder}" in error
+    assert main(parse_opt(["--resume", str(folder)])) == 0
+    key = itemgetter("image", "method", "layer", "row")
+    assert sorted(without_cost(rows_of(folder)), key=key) == sorted(without_cost(rows_of(finished)), key=key)
 
 
 def test_several_layers_and_fusions_are_evaluated_each_by_itself(command):
