@@ -48,7 +48,8 @@ class DetectionExplanation:
     detection  what is explained
     layers     the names of the layers that the map was read from
     score      the logarithm of the explained value, summed over the items; for black-box methods the similarity, 0..1
-    cams       one float32 map (h, w) per layer, in cells of that layer over the letterboxed input; may be negative
+    cams       one float32 map (h, w) per layer, in cells of that layer over the letterboxed input, or one that was
+               merged from them; may be negative
     note       why the map is empty, or what is remarkable about a given box, or ""
     has_sign   whether what speaks against it was asked for, too
     renormalised    whether its heatmap is scaled inside the detection's box and blank outside

@@ -264,7 +264,7 @@ def raw_arrays(heatmap: np.ndarray, entries: Sequence) -> dict[str, np.ndarray]:
     heatmap     (H, W) float16, at the original size
     xyxy        (D, 4) float32 in image pixels; confidence (D,) float32; names (D,)
     <d>:<layer> (h, w) float16, the map of detection d at a layer over the letterboxed input, divided by its largest
-                magnitude, which is <d>:<layer>:scale
+                magnitude, which is <d>:<layer>:scale; one that was merged from several layers is called <a>+<b>
     """
     found = [entry.detection for entry in entries]
     arrays = {
@@ -274,7 +274,8 @@ def raw_arrays(heatmap: np.ndarray, entries: Sequence) -> dict[str, np.ndarray]:
         "names": np.array([box.name for box in found], dtype=str),
     }
     for index, entry in enumerate(entries):
-        for layer, cam in zip(entry.layers, entry.cams, strict=True):
+        layers = entry.layers if len(entry.layers) == len(entry.cams) else ["+".join(entry.layers)]
+        for layer, cam in zip(layers, entry.cams, strict=True):
             # Gradients are small numbers that half precision alone would round to zero.
             scale = np.abs(cam).max() or np.float32(1)
             arrays |= {

@@ -11,6 +11,7 @@ from scenes import confident_detector, picture
 from explainer.explain import Explainer
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.maps.heatmaps import Letterbox
+from explainer.methods.catalogue import FUSIONS, METHODS
 from explainer.pictures.drawing import Style
 from explainer.settings import Settings
 
@@ -71,6 +72,30 @@ def test_an_image_without_detections_has_an_empty_table_and_still_a_picture(mode
     assert nothing.contact_sheet().ndim == 3
     nothing.save(tmp_path, per_detection=True, save_npz=True)
     assert "no detection above confidence" in (tmp_path / "explanations.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_arrays_of_every_method_hold_its_maps(method, model, tmp_path):
+    masks = {} if METHODS[method].reads_layers else {"masks": 20}
+    own = METHODS[method].reads_layers and "layer" not in METHODS[method].refuses
+    settings = {"max_det": 2, **masks, **({"layer": (2, 4)} if own else {}), **SETTINGS}
+    explained = Explainer(model, method=method, **settings)(picture())
+    explained.save(tmp_path, save_npz=True)
+    kept = np.load(tmp_path / "image/maps.npz")
+    for index, entry in enumerate(explained.detections):
+        names = [name for name in kept if name.startswith(f"{index}:") and not name.endswith(":scale")]
+        assert {layer for name in names for layer in name.split(":")[1].split("+")} == set(entry.layers)
+        for name, cam in zip(names, entry.cams, strict=True):
+            found = kept[name].astype(np.float32) * kept[f"{name}:scale"]
+            np.testing.assert_allclose(found, cam, rtol=1e-2, atol=1e-3 * np.abs(cam).max())
+
+
+@pytest.mark.parametrize("fuse", FUSIONS)
+def test_the_arrays_of_layers_that_were_merged_are_named_after_all_of_them(fuse, model, tmp_path):
+    Explainer(model, layer=(2, 4), fuse=fuse, max_det=1, **SETTINGS)(picture()).save(tmp_path, save_npz=True)
+    names = {name for name in np.load(tmp_path / "image/maps.npz") if name.startswith("0:")}
+    layers = ["model.2", "model.4"] if fuse == "mean" else ["model.2+model.4"]
+    assert names == {f"0:{layer}{what}" for layer in layers for what in ("", ":scale")}
 
 
 def test_a_near_miss_has_a_row_a_picture_and_arrays_like_a_detection(model, tmp_path):
