@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from explain_speed import random_network, threshold_for  # noqa: E402
 
 from explainer.detectors.weights import open_model  # noqa: E402
+from explainer.detectors.white_box import undisturbed  # noqa: E402
 from explainer.explain import Explainer  # noqa: E402
 from explainer.methods.evidence import Ablation  # noqa: E402
 from explainer.subjects import Asked, subjects  # noqa: E402
@@ -41,8 +42,8 @@ class Case:
         threshold = threshold_for(self.detector, image_rgb)
         explainer = Explainer(self.detector, **vars(explainer.settings) | {"conf_thres": threshold})
         self.settings, layers = explainer.settings, explainer.attributor.layers
-        with self.detector.borrowed():
-            seen = self.detector.see(image_rgb, explainer.sight)
+        with self.detector.borrowed() as self.lent:
+            seen = self.lent.see(image_rgb, explainer.sight)
             found = subjects(seen, Asked(), self.settings, explainer.chosen)
             plan = explainer.attributor.planner.plan(found)
             self.recording, self.target = seen.recording, plan.target(seen.recording, explainer.attributor.views[0])
@@ -52,17 +53,17 @@ class Case:
 
     def fast(self) -> dict[str, torch.Tensor]:
         """Return the drops (C, D) of all layers by re-running only what lies above."""
-        with self.detector.borrowed():
-            evidence = Ablation(self.detector, self.recording, self.target, self.settings, at_head=self.at_head)
+        with undisturbed(self.lent.device):
+            evidence = Ablation(self.lent, self.recording, self.target, self.settings, at_head=self.at_head)
             return {layer: evidence.weights(layer) for layer in self.layers}
 
     def by_definition(self, layer: str, channels: range) -> torch.Tensor:
         """Return the drops (channels, D) by full forward passes."""
         clean, drops = self.target.of(self.recording.predictions), []
-        with self.detector.borrowed(), torch.no_grad():
+        with undisturbed(self.lent.device), torch.no_grad():
             for channel in channels:
                 with self._without(layer, channel):
-                    drops.append(clean - self.target.of(self.detector.predict(self.recording.image))[0])
+                    drops.append(clean - self.target.of(self.lent.predict(self.recording.image))[0])
         return torch.stack(drops)
 
     def _without(self, layer: str, channel: int):
@@ -74,10 +75,10 @@ class Case:
             return tensor
 
         if not self.at_head:
-            module = self.detector.model.get_submodule(layer)
+            module = self.lent.model.get_submodule(layer)
             return module.register_forward_hook(lambda module, args, output: zero(output))
-        level = next(index for index, entry in enumerate(self.detector.levels) if entry.source == layer)
-        head = self.detector.levels[level].head
+        level = next(index for index, entry in enumerate(self.lent.levels) if entry.source == layer)
+        head = self.lent.levels[level].head
         return head.register_forward_pre_hook(
             lambda head, args: ([zero(tensor) if i == level else tensor for i, tensor in enumerate(args[0])],)
         )

@@ -51,8 +51,8 @@ def time_batches(detector: Detector, image: torch.Tensor, rounds: int) -> None:
 def compare(method: str, model: torch.nn.Module, image_rgb: np.ndarray, arguments: argparse.Namespace) -> None:
     """Print both medians of one method, and their ratio."""
     explainer = Explainer(model, method=method, masks=PASSES, conf_thres=arguments.conf_thres)
-    detector, attributor = explainer.detector, explainer.attributor
-    with detector.borrowed():
+    attributor = explainer.attributor
+    with explainer.detector.borrowed() as detector:
         seen = detector.see(image_rgb, explainer.sight)
         found = subjects(seen, Asked(), explainer.settings, explainer.chosen)
         target = attributor.planner.plan(found).target(seen.recording, attributor.views[0])

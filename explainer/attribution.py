@@ -7,7 +7,7 @@ sums, so their gradients are sums. Neither takes another pass.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -205,7 +205,7 @@ class Attributor:
     """
 
     def __init__(self, detector: Detector, settings: Settings, chosen: frozenset[int]):
-        self.detector, self.settings, self.method = detector, settings, METHODS[settings.method]
+        self.settings, self.method = settings, METHODS[settings.method]
         self.formula = self.method.formula(settings.eigen_smooth)
         self.merge = self.method.merge if settings.fuse == "auto" else FUSIONS[settings.fuse]
         self.views = SMOOTHING if settings.aug_smooth else PLAIN
@@ -218,18 +218,19 @@ class Attributor:
         """Return the answer for a recorded pass, and the question in it that explains each subject."""
         plan, found = self.planner.plan(subjects), []
         for number, view in enumerate(self.views):
-            recording = self.record(view.image(seen.recording.image)) if number else seen.recording
-            found.append(self._of_view(recording, view, plan, seen.letterbox))
+            found.append(self._of_view(self._seen_as(view, seen) if number else seen, view, plan))
         return smoothed_over_views(found, self.views, seen.letterbox), plan.of_detection
 
-    def record(self, image: Tensor) -> Recording:
-        """Run one forward pass of an image (1, 3, h, w), and keep what the maps are made of."""
-        return self.detector.record(image, self.sight.layers, self.sight.with_graph)
+    def _seen_as(self, view: View, seen: Seen) -> Seen:
+        """Run one forward pass of another view of an image, and keep what the maps are made of."""
+        image = view.image(seen.recording.image)
+        return replace(seen, recording=seen.detector.record(image, self.sight.layers, self.sight.with_graph))
 
-    def _of_view(self, recording: Recording, view: View, plan: Plan, letterbox: Letterbox) -> Attribution:
+    def _of_view(self, seen: Seen, view: View, plan: Plan) -> Attribution:
         """Answer questions by one recorded pass."""
+        recording, letterbox = seen.recording, seen.letterbox
         target, at_head = plan.target(recording, view), self.layers.at_head
-        evidence = self.method.evidence(self.detector, recording, target, self.settings, at_head=at_head)
+        evidence = self.method.evidence(seen.detector, recording, target, self.settings, at_head=at_head)
         cams, reasons, totals, scores = {}, {}, {}, evidence.values
         several = EvidenceSum if self.settings.together == "sum" else EachByItself
         reader = CamReader(self.formula, self.merge, evidence, letterbox)

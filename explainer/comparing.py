@@ -131,10 +131,10 @@ def explained(
     """Yield what explainers of one detector say; those that look at the same layers share one forward pass."""
     detector, seen = explainers[0].detector, {}
     asked = [explainer.asked(image_rgb.shape[:2], boxes, labels) for explainer in explainers]
-    with detector.borrowed():
+    with detector.borrowed() as lent:
         for explainer, question in zip(explainers, asked, strict=True):
             if explainer.sight not in seen:
-                seen[explainer.sight] = detector.see(image_rgb, explainer.sight)
+                seen[explainer.sight] = lent.see(image_rgb, explainer.sight)
             yield explainer.explain(image_rgb, seen[explainer.sight], question)
 
 

@@ -29,7 +29,7 @@ class Explainer:
 
     model: a DetectionModel, DetectMultiBackend or AutoShape, which is left as it was, or the path of a checkpoint, or
     several for an ensemble; for black-box methods also the path of an exported model, or one loaded; or a Detector of your
-    own. The keywords are those of `Settings`.
+    own. The keywords are those of `Settings`. Threads may share an explainer, or a model: each gets what it gets alone.
     """
 
     def __init__(self, model: nn.Module | Detector | str | Path | list[str | Path], **settings):
@@ -63,8 +63,8 @@ class Explainer:
         """
         check_image(image_rgb)
         asked = self.asked(image_rgb.shape[:2], boxes, labels)
-        with self.detector.borrowed():
-            return self.explain(image_rgb, self.detector.see(image_rgb, self.sight), asked)
+        with self.detector.borrowed() as lent:
+            return self.explain(image_rgb, lent.see(image_rgb, self.sight), asked)
 
     def explain(self, image_rgb: np.ndarray, seen: Seen, asked: Asked) -> Explanation:
         """Return the explanation of an image that was seen, within `borrowed`."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -239,6 +240,8 @@ class OpenCVModel:
     def __init__(self, path: str):
         import cv2
 
+        # A net holds its input, and can be run by one thread at a time.
+        self._running = Lock()
         try:
             self.net = cv2.dnn.readNetFromONNX(path)
         except cv2.error as error:
@@ -248,8 +251,9 @@ class OpenCVModel:
 
     def __call__(self, im: Tensor) -> np.ndarray:
         """Return the output for images (B, 3, h, w)."""
-        self.net.setInput(im.float().cpu().numpy())
-        return self.net.forward()
+        with self._running:
+            self.net.setInput(im.float().cpu().numpy())
+            return self.net.forward()
 
 
 def _stride_and_names(metadata: dict[str, Any]) -> tuple[int, dict[int, str] | None]:

@@ -82,11 +82,14 @@ class Detect(nn.Module):
         # a trace must hold the making of the grid, or it would depend on what was cached before
         if self.dynamic or torch.jit.is_tracing():
             return self._make_grid(nx, ny, i)
+        # another thread may replace both meanwhile: with the grid known first, its anchors are as new at least
         grid = self.grid[i]
+        anchor_grid = self.anchor_grid[i]
         fits = grid.shape[2:4] == (ny, nx) and (grid.dtype, grid.device) == (self.anchors.dtype, self.anchors.device)
         if not fits or grid.is_inference():
-            self.grid[i], self.anchor_grid[i] = self._make_grid(nx, ny, i)
-        return self.grid[i], self.anchor_grid[i]
+            grid, anchor_grid = self._make_grid(nx, ny, i)
+            self.anchor_grid[i], self.grid[i] = anchor_grid, grid
+        return grid, anchor_grid
 
     def _make_grid(self, nx: int = 20, ny: int = 20, i: int = 0) -> tuple[Tensor, Tensor]:
         """Return (offset of each cell minus one half (1, 1, ny, nx, 2), anchors in pixels (1, na, 1, 1, 2))."""

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import NoReturn
 
 from explainer.errors import UsageError
@@ -97,13 +98,37 @@ class Tally:
 def progress(images: Iterable, *, total: int | None = None, shown: bool = True) -> Iterator[Iterable]:
     """Give the images under a bar that log lines do not tear, where there is a terminal and if it is to be `shown`."""
     from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
-    from utils.general import LOGGER
 
     disable = None if shown else True
-    with logging_redirect_tqdm([LOGGER]), tqdm(images, total=total, unit="image", disable=disable) as bar:
+    with LOG_ABOVE_BARS, tqdm(images, total=total, unit="image", disable=disable) as bar:
         yield bar
+
+
+class LogAboveBars:
+    """Has the log written around bars, from the first thread that enters until the last one has left."""
+
+    def __init__(self):
+        self._changing, self._inside = Lock(), 0
+
+    def __enter__(self) -> None:
+        from tqdm.contrib.logging import logging_redirect_tqdm
+
+        from utils.general import LOGGER
+
+        with self._changing:
+            if not self._inside:
+                self._redirected = logging_redirect_tqdm([LOGGER])
+                self._redirected.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *error) -> None:
+        with self._changing:
+            self._inside -= 1
+            if not self._inside:
+                self._redirected.__exit__(None, None, None)
+
+
+LOG_ABOVE_BARS = LogAboveBars()
 
 
 @contextmanager

@@ -175,7 +175,7 @@ class Detector(ABC):
 
     @abstractmethod
     def see(self, image_rgb: np.ndarray, sight: Sight) -> Seen:
-        """Prepare an image, uint8 (H, W, 3), and record its pass, within `borrowed`."""
+        """Prepare an image, uint8 (H, W, 3), and record its pass; of the detector that `borrowed` gives."""
 
     @abstractmethod
     def detect(
@@ -219,9 +219,9 @@ class Detector(ABC):
         return ()
 
     @contextmanager
-    def borrowed(self) -> Iterator[None]:
-        """Use the model for an explanation and give it back as it was, also after an error."""
-        yield
+    def borrowed(self) -> Iterator[Detector]:
+        """Give the detector that an explanation is to use, in this thread alone, as long as it takes."""
+        yield self
 
     def input_size(self, imgsz: tuple[int, int]) -> tuple[int, int]:
         """Return the height and width of an input: multiples of the stride."""

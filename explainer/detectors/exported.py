@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,9 @@ STRIDES = (4, 8, 16, 32, 64, 128)
 MOST_ANCHORS = 9
 # The names that a backend makes up where the model brings none.
 PLACEHOLDERS = 999
+# One for each backend that is explained.
+LOCKS: WeakKeyDictionary[nn.Module, Lock] = WeakKeyDictionary()
+LOCKING = Lock()
 
 
 class Exported(Letterboxing):
@@ -36,7 +41,7 @@ class Exported(Letterboxing):
 
         UsageError for a model that does not take images of that size, or that is no YOLOv5 detector.
         """
-        self.model, self.stride = backend, int(backend.stride)
+        self.model, self.stride, self._running = backend, int(backend.stride), lock_of(backend)
         self.modules = tuple(backend.modules())
         shape = declared_shape(backend)
         self.batched = backend.jit if shape is None else not isinstance(shape[0], int)
@@ -84,8 +89,9 @@ class Exported(Letterboxing):
 
     @torch.no_grad()
     def _outputs(self, images: Tensor) -> list[Tensor]:
-        """Return what the model gives for images."""
-        outputs = self.model(images)
+        """Return what the model gives for images; some runtimes keep their input in the model."""
+        with self._running:
+            outputs = self.model(images)
         return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
     def _try(self, image: Tensor) -> list[Tensor]:
@@ -126,6 +132,12 @@ def exported_backend(model: nn.Module) -> nn.Module | None:
             return None if inner.pt else inner
         inner = getattr(inner, "model", None)
     return None
+
+
+def lock_of(backend: nn.Module) -> Lock:
+    """Return what a thread holds while it runs a backend, the same for all that explain it."""
+    with LOCKING:
+        return LOCKS.setdefault(backend, Lock())
 
 
 def declared_shape(backend: nn.Module) -> list | None:

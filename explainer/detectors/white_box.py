@@ -22,10 +22,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
+from operator import is_
+from types import MethodType
 
 import numpy as np
 import torch
@@ -52,9 +54,15 @@ class Letterboxing(Detector):
         return as_input(boxed_rgb, self.device, self.dtype), letterbox
 
     def see(self, image_rgb: np.ndarray, sight: Sight) -> Seen:
-        """Run the forward pass of an image, uint8 (H, W, 3), within `borrowed`, and keep what the sight asks for."""
+        """Run the forward pass of an image, uint8 (H, W, 3), and keep what the sight asks for; of what `borrowed` gives."""
         image, letterbox = self.prepare(image_rgb, sight.input_size)
         return Seen(self, self.record(image, sight.layers, sight.with_graph), letterbox)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Detector]:
+        """Give this detector, for the time of an explanation that computes as it does by itself."""
+        with undisturbed(self.device):
+            yield self
 
 
 class WhiteBox(Letterboxing):
@@ -64,12 +72,18 @@ class WhiteBox(Letterboxing):
     modules     all of them, and
     parameters  all of theirs: going through the tree takes longer than looking at each
     passes      the modules whose forward pass, once each, is one of the whole network
+    twins       those that wait for the next explanation
     """
 
     def __init__(self, model: nn.Module):
         self.model = writable(model)
         self.modules, self.parameters = tuple(self.model.modules()), tuple(self.model.parameters())
         self.passes: tuple[nn.Module, ...] = (self.model,)
+        self.twins: list[Twin] = []
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the twins out of copies and pickles."""
+        return vars(self) | {"twins": []}
 
     @abstractmethod
     def forward(self, images: Tensor) -> Predictions:
@@ -164,20 +178,35 @@ class WhiteBox(Letterboxing):
         return type(self)(deepcopy(self.model))
 
     @contextmanager
-    def borrowed(self) -> Iterator[None]:
-        """Use the model for an explanation and give it back as it was, also after an error.
+    def borrowed(self) -> Iterator[WhiteBox]:
+        """Give a detector for the time of an explanation: a twin of this one, which nobody else has meanwhile.
 
-        Inside: evaluation mode, parameters without gradients, inference mode off. Parameters that were computed from others,
-        as those of a model are that stock YOLOv5 fused with gradients on, keep theirs: they can only lose them for good.
+        Its modules are its own, in evaluation mode, with the model's weights, without gradients. So the model itself is
+        left as it is, and other threads can use it, train it or have it explained at the same time.
         """
-        training = [module for module in self.modules if module.training]
-        trainable = [parameter for parameter in self.parameters if parameter.requires_grad and parameter.is_leaf]
-        with torch.inference_mode(False):
+        with undisturbed(self.device):
+            twin = self._waiting_twin() or self.twin()
+            yield twin.detector
+        # One that an error stopped halfway is left to itself.
+        self.twins.append(twin)
+
+    def _waiting_twin(self) -> Twin | None:
+        """Return a twin of this detector and its model as they are now, if one waits."""
+        while True:
+            # Another thread may take the last one between two steps.
             try:
-                set_training(training, trainable, False)
-                yield
-            finally:
-                set_training(training, trainable, True)
+                twin = self.twins.pop()
+            except IndexError:
+                return None
+            if twin.is_up_to_date():
+                return twin
+
+    def twin(self) -> Twin:
+        """Return a new twin. A detector that holds modules elsewhere than in attributes, lists and dicts finds them anew."""
+        inventory, adopted = Inventory.of(self), Adoption(self)
+        lent = adopted[self]
+        lent.modules, lent.parameters, lent.twins = tuple(lent.model.modules()), tuple(lent.model.parameters()), []
+        return Twin(lent, inventory, tuple(adopted.parameters))
 
     def record_layer(self, name: str, activations: dict[str, Tensor], with_graph: bool) -> AbstractContextManager[None]:
         """Keep the output of the layer called `name` in `activations`; of several calls the last one counts."""
@@ -354,9 +383,115 @@ def writable(model: nn.Module) -> nn.Module:
     return model
 
 
-def set_training(modules: list[nn.Module], parameters: list[nn.Parameter], on: bool) -> None:
-    """Switch the training mode of modules and the gradients of parameters on or off."""
-    for module in modules:
-        module.training = on
-    for parameter in parameters:
-        parameter.requires_grad_(on)
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Compute as outside of what the caller may be in: inference mode, `no_grad`, `autocast`."""
+    # The older versions of torch that do not tell have it for these.
+    can_cast = getattr(torch.amp, "is_autocast_available", ("cpu", "cuda").__contains__)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in filter(can_cast, {"cpu", device.type}):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a twin is made of, so that a later look tells whether that has changed.
+
+    tables   the attributes of a detector and of its modules, and the tables among those: of modules, parameters, hooks ...
+    content  what is in them, one after the other
+    """
+
+    tables: tuple[dict, ...]
+    content: tuple[object, ...]
+
+    @classmethod
+    def of(cls, detector: WhiteBox) -> Inventory:
+        """Return that of a detector as it is now."""
+        attributes = [vars(owner) for owner in (detector, *modules_of(detector))]
+        inner = [value for each in attributes for value in tuple(each.values()) if isinstance(value, dict)]
+        tables = (*attributes, *inner)
+        return cls(tables, content_of(tables))
+
+    def is_unchanged(self) -> bool:
+        """Return whether each table holds the same objects as it did."""
+        now = content_of(self.tables)
+        return len(now) == len(self.content) and all(map(is_, now, self.content))
+
+
+def modules_of(detector: WhiteBox) -> tuple[nn.Module, ...]:
+    """Return all modules that a detector holds: its model, what is around it, and their parts."""
+    roots = [value for value in tuple(vars(detector).values()) if isinstance(value, nn.Module)]
+    return tuple(dict.fromkeys(chain.from_iterable(root.modules() for root in roots)))
+
+
+def content_of(tables: tuple[dict, ...]) -> tuple[object, ...]:
+    """Return what is in some tables, one after the other."""
+    return tuple(chain.from_iterable(map(tuple, map(dict.values, tables))))
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A detector like another, around modules of its own that share the other's weights.
+
+    inventory   of what it was made of
+    parameters  pairs: one of the model, and the one that stands for it, at the same place in memory
+    """
+
+    detector: WhiteBox
+    inventory: Inventory
+    parameters: tuple[tuple[nn.Parameter, nn.Parameter], ...]
+
+    def is_up_to_date(self) -> bool:
+        """Return whether a new one would be the same: nobody has moved, replaced or hooked anything since."""
+        return self.inventory.is_unchanged() and all(a.data_ptr() == b.data_ptr() for a, b in self.parameters)
+
+
+class Adoption:
+    """A detector and its modules copied without their weights: what refers to one of them refers to its copy.
+
+    Parameters are replaced by ones without gradients at the same place in memory, lists and dicts are copied, and so are
+    methods, which belong to a module. All else, such as buffers and functions, is shared. Modules are in evaluation mode.
+
+    parameters  pairs of a parameter and what it was replaced by
+    """
+
+    def __init__(self, detector: WhiteBox):
+        self.parameters: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._copies: dict[int, object] = {}
+        # TorchScript has no Python attributes that could be copied, and takes no hooks either.
+        modules = [each for each in modules_of(detector) if not isinstance(each, torch.jit.ScriptModule)]
+        for owner in (detector, *modules):
+            self._copies[id(owner)] = object.__new__(type(owner))
+        for parameter in chain.from_iterable(module.parameters(recurse=False) for module in modules):
+            if id(parameter) not in self._copies:
+                alike = self._copies[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+                self.parameters.append((parameter, alike))
+        for owner in (detector, *modules):
+            vars(self[owner]).update({name: self[value] for name, value in tuple(vars(owner).items())})
+        for module in modules:
+            self[module].training = False
+
+    def __getitem__(self, value: object) -> object:
+        """Return what stands for something."""
+        if id(value) in self._copies:
+            return self._copies[id(value)]
+        if isinstance(value, MethodType):
+            return MethodType(value.__func__, self[value.__self__])
+        if isinstance(value, partial):
+            keywords = {name: self[each] for name, each in value.keywords.items()}
+            return partial(self[value.func], *map(self.__getitem__, value.args), **keywords)
+        if type(value) is tuple:
+            return tuple(map(self.__getitem__, value))
+        if isinstance(value, (dict, list)):
+            return self._copied(value)
+        return value
+
+    def _copied(self, value: dict | list) -> dict | list:
+        """Return a copy of a dict or a list, which may hold itself."""
+        found = self._copies[id(value)] = copy(value)
+        for key, each in value.copy().items() if isinstance(value, dict) else enumerate(tuple(value)):
+            found[key] = self[each]
+        return found

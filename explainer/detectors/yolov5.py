@@ -5,8 +5,7 @@ probabilities in 0..1. Its gradient through the head is that of a few cells, so 
 (`explainer.detectors.head`), and only what lies above a layer is run again (`explainer.detectors.layers`).
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import accumulate
 
 import torch
@@ -16,7 +15,7 @@ from explainer.detectors.detector import HEAD, IMAGE, Layers, Place, Suppression
 from explainer.detectors.head import CellScores, HeadRecording, HeadScores, WholeScores
 from explainer.detectors.layers import RULES, Structure, needed_above
 from explainer.detectors.predictions import Detection, Kept, Predictions, Target
-from explainer.detectors.white_box import WhiteBox, adds_bias
+from explainer.detectors.white_box import Twin, WhiteBox, adds_bias
 from explainer.errors import UsageError
 from explainer.maps.heatmaps import Letterbox
 
@@ -32,12 +31,7 @@ class YOLOv5(WhiteBox):
 
     def __init__(self, model: nn.Module):
         super().__init__(find_detection_model(model))
-        members = list(self.model) if isinstance(self.model, nn.ModuleList) else None
-        numbered = [("", self.model)] if members is None else [(f"{i}.", member) for i, member in enumerate(members)]
-        self.structures = [Structure(member, prefix) for prefix, member in numbered]
-        self.heads = [structure.head for structure in self.structures]
-        self.passes = tuple(structure.model for structure in self.structures)
-        self.levels = [level for structure in self.structures for level in structure.levels()]
+        self._find_structures()
         self.strides = tuple(level.stride for level in self.levels)
         self.stride, self.columns = max(self.strides), 5 + self.heads[0].nc
         self.names = names_of(self.passes[0])
@@ -45,7 +39,15 @@ class YOLOv5(WhiteBox):
         # Whether single cells decode to what the heads predict: seen at the first pass, never where they are built otherwise.
         self._cells_are_exact = None if all(level.is_plain() for level in self.levels) else False
         self._in_heads = tuple(f"{structure.head_name}." for structure in self.structures)
-        self._grids = [Grids() for _ in self.heads]
+
+    def _find_structures(self) -> None:
+        """Look at the layers of each model."""
+        members = list(self.model) if isinstance(self.model, nn.ModuleList) else None
+        numbered = [("", self.model)] if members is None else [(f"{i}.", member) for i, member in enumerate(members)]
+        self.structures = [Structure(member, prefix) for prefix, member in numbered]
+        self.heads = [structure.head for structure in self.structures]
+        self.passes = tuple(structure.model for structure in self.structures)
+        self.levels = [level for structure in self.structures for level in structure.levels()]
 
     def forward(self, images: Tensor) -> Predictions:
         """Return the predictions (B, N), float32, for images (B, 3, h, w; 0..1)."""
@@ -154,10 +156,10 @@ class YOLOv5(WhiteBox):
 
             return measure
 
-        with ExitStack() as stack, self.borrowed():
-            for index, layer in enumerate(structure.layers):
+        with ExitStack() as stack, self.borrowed() as lent:
+            for index, layer in enumerate(lent.structures[self.structures.index(structure)].layers):
                 stack.callback(layer.register_forward_hook(look(index)).remove)
-            self.predict(torch.zeros(1, 3, side, side, device=self.device, dtype=self.dtype))
+            lent.predict(torch.zeros(1, 3, side, side, device=lent.device, dtype=lent.dtype))
         return sizes
 
     def structure_of(self, layer: str) -> tuple[Structure, int]:
@@ -193,49 +195,20 @@ class YOLOv5(WhiteBox):
             stages["all"] += structure.layers[:neck]
         return stages
 
-    @contextmanager
-    def borrowed(self) -> Iterator[None]:
-        """Use the model for an explanation and give it back as it was, also after an error.
+    def twin(self) -> Twin:
+        """Return a new twin, with structures around its own modules and heads that do not write in place.
 
-        Inside, besides what holds for any module: heads that do not write in place. Their cached grids are rebuilt, since
-        those of an earlier pass under inference mode refuse gradients.
+        Its heads make grids of their own: those of the model may stem from a pass under inference mode, which refuse
+        gradients, and another thread may be replacing them.
         """
-        kept = [(head, head_state(head)) for head in self.heads]
-        with torch.inference_mode(False):
-            grids = [grids.of(head, state) for grids, (head, state) in zip(self._grids, kept, strict=True)]
-        with super().borrowed():
-            try:
-                for head, own in zip(self.heads, grids, strict=True):
-                    vars(head).update(own | {"inplace": False})
-                yield
-            finally:
-                for head, state in kept:
-                    vars(head).update(state)
-
-
-class Grids:
-    """The grids that a head caches, kept from one explanation to the next.
-
-    Those that the head holds itself may stem from a pass under inference mode, and refuse gradients.
-    """
-
-    def __init__(self):
-        self.kind, self.lists = None, {}
-
-    def of(self, head: nn.Module, state: dict[str, object]) -> dict[str, list[Tensor]]:
-        """Return lists for the head to fill, by name; empty ones if it has moved or changed its precision since."""
-        kind = head.stride.device, next(head.parameters()).dtype
-        if kind != self.kind:
-            # A list for each name: the head fills them in place.
+        twin = super().twin()
+        twin.detector._find_structures()
+        for head in twin.detector.heads:
             empty = torch.empty(0, device=head.stride.device)
-            names = [name for name, value in state.items() if isinstance(value, list)]
-            self.kind, self.lists = kind, {name: [empty] * len(head.stride) for name in names}
-        return self.lists
-
-
-def head_state(head: nn.Module) -> dict[str, object]:
-    """Return what a forward pass for an explanation changes in a head."""
-    return {name: head.__dict__[name] for name in ("inplace", "grid", "anchor_grid") if name in head.__dict__}
+            lists = [name for name in ("grid", "anchor_grid") if isinstance(vars(head).get(name), list)]
+            # A list for each name: the head fills them in place.
+            vars(head).update({"inplace": False} | {name: [empty] * len(head.stride) for name in lists})
+        return twin
 
 
 def names_of(model: nn.Module) -> dict[int, str]:

@@ -5,6 +5,7 @@ It touches no files.
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -188,8 +189,8 @@ class Evaluator:
         wanted = [each for each in self.contenders if (each.method, each.layer) not in without]
         if not wanted:
             return
-        with self.detector.borrowed():
-            scene = self._scene(image_rgb, labels)
+        with self.detector.borrowed() as lent:
+            scene = self._scene(lent, image_rgb, labels)
             for contender in wanted if scene.locations else ():
                 with self.meter.measuring() as cost:
                     answer = contender(image_rgb, scene.detections)
@@ -197,31 +198,31 @@ class Evaluator:
 
     def explain(self, image_rgb: np.ndarray, row: int, contender: Contender) -> tuple[Detection, np.ndarray]:
         """Return an evaluated detection, known by its prediction, and its heatmap by a contender."""
-        with self.detector.borrowed():
-            detections = self._scene(image_rgb, ()).detections
+        with self.detector.borrowed() as lent:
+            detections = self._scene(lent, image_rgb, ()).detections
             found = next(detection for detection in detections if detection.row == row)
             return found, contender(image_rgb, [found]).heatmaps[0]
 
-    def _scene(self, image_rgb: np.ndarray, labels: tuple[Label, ...]) -> Scene:
-        """Return what there is to evaluate in an image."""
-        image, letterbox = self.detector.prepare(image_rgb, self.reference.sight.input_size)
+    def _scene(self, lent: Detector, image_rgb: np.ndarray, labels: tuple[Label, ...]) -> Scene:
+        """Return what there is to evaluate in an image, as the detector that was lent sees it."""
+        image, letterbox = lent.prepare(image_rgb, self.reference.sight.input_size)
         with self.meter.calibrating():
-            recording = self.detector.record(image, (), False)
-        found, _ = self.detector.detect(recording, letterbox, self.reference.settings.suppression)
+            recording = lent.record(image, (), False)
+        found, _ = lent.detect(recording, letterbox, self.reference.settings.suppression)
         chosen = self._sample([detection for detection in found if has_area(detection)])
         options = self.options
         at_once = options.batch_size or batch_size(image.device)
         protocol = Protocol(options.deletion, options.steps, at_once, options.seed)
         rows = [detection.row for detection in chosen]
-        perturbation = Perturbation(self._predict, image, letterbox, rows, protocol)
+        perturbation = Perturbation(partial(self._predict, lent), image, letterbox, rows, protocol)
         locations = locations_of(chosen, labels, image_rgb.shape[:2])
         return Scene(image_rgb, recording.predictions, locations, perturbation)
 
-    def _predict(self, images: Tensor) -> Predictions:
+    def _predict(self, lent: Detector, images: Tensor) -> Predictions:
         """Return the predictions (B, N) for masked images, as precise as the options want them."""
         kind = images.device.type
         with torch.autocast(kind, torch.bfloat16 if kind == "cpu" else torch.half, enabled=self.options.half):
-            return self.detector.predict(images)
+            return lent.predict(images)
 
     def _sample(self, detections: list[Detection]) -> list[Detection]:
         """Return as many detections as an image may have, drawn by seed, most confident first."""

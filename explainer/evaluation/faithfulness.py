@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from threading import Lock
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ Predict = Callable[[Tensor], Predictions]
 SHARES = (0.2, 0.4, 0.6, 0.8)
 # Missing pixels are the unknowns of one linear system, which is solved on a grid with this longer side.
 GRID_SIDE = 160
+# The library draws from the generator of the whole process: one thread at a time may seed it.
+SEEDING = Lock()
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def road(perturbation: Perturbation, maps: Sequence[np.ndarray], detections: Seq
     The mean over shares of the pixels, which the library's noisy linear imputation replaces; the whole image scores 1.
     ROAD, https://arxiv.org/abs/2202.00449.
     """
-    with torch.random.fork_rng(devices=[]):
+    with SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(perturbation.protocol.seed)
         asked = zip(maps, detections, strict=True)
         left = perturbation.left((image, index) for heatmap, index in asked for image in imputed(perturbation, heatmap))

@@ -9,10 +9,10 @@ Importing this module imports no torch: the table of methods, which the command'
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,7 +107,7 @@ class MaskedPasses(Evidence):
     @cached_property
     def maps(self) -> np.ndarray:
         """The maps, float32 (D, h, w), once they have converged or there were enough masks; `note` says how many."""
-        with one_opencv_thread():
+        with ONE_OPENCV_THREAD:
             halves = [Sums.zeros(len(self.values), self.size) for _ in range(2)]
             masks, tried, found = islice(self.random_masks(), self.most), 0, 0.0
             while found < ENOUGH and (batch := np.array(list(islice(masks, PASSES_PER_LOOK)))).size:
@@ -174,17 +174,34 @@ class FocusedGrids(MaskedPasses):
         return significant_slopes(sums)
 
 
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """Keep OpenCV, which makes the masks, to one thread: further ones look out for work on the cores that run the network."""
-    import cv2
+class OneOpenCVThread:
+    """Keeps OpenCV, which makes the masks, to one thread: further ones look out for work on the cores that run the network.
 
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
+    That holds for the whole process, from the first thread of Python that enters until the last one has left.
+    """
+
+    def __init__(self):
+        self._changing, self._inside, self._before = Lock(), 0, 1
+
+    def __enter__(self) -> None:
+        import cv2
+
+        with self._changing:
+            if not self._inside:
+                self._before = cv2.getNumThreads()
+                cv2.setNumThreads(1)
+            self._inside += 1
+
+    def __exit__(self, *error) -> None:
+        import cv2
+
+        with self._changing:
+            self._inside -= 1
+            if not self._inside:
+                cv2.setNumThreads(self._before)
+
+
+ONE_OPENCV_THREAD = OneOpenCVThread()
 
 
 def batch_size(device: torch.device) -> int:

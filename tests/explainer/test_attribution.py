@@ -33,10 +33,10 @@ class Case:
     """What is asked of the picture by some settings."""
 
     def __init__(self, **settings):
-        self.detector, self.settings = YOLOv5(confident_detector()), Settings(**SETTINGS | settings)
-        self.attributor = Attributor(self.detector, self.settings, frozenset(self.detector.names))
-        with self.detector.borrowed():
-            self.seen = self.detector.see(PICTURE, self.attributor.sight)
+        detector, self.settings = YOLOv5(confident_detector()), Settings(**SETTINGS | settings)
+        self.attributor = Attributor(detector, self.settings, frozenset(detector.names))
+        with detector.borrowed() as lent:
+            self.seen = lent.see(PICTURE, self.attributor.sight)
         self.subjects = subjects(self.seen, Asked(), self.settings, self.attributor.planner.chosen)
         self.plan = self.attributor.planner.plan(self.subjects)
 

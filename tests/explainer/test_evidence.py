@@ -114,10 +114,9 @@ def test_the_table_says_that_all_evidence_lies_inside_the_box(model, scenes, met
 
 def test_what_is_left_without_the_emblem_is_far_less_than_without_another_part_of_the_body(model, scenes):
     explainer, left = Explainer(model, imgsz=IMGSZ), []
-    detector = explainer.detector
     for scene in scenes:
         found = list(matched(explainer(scene.image_rgb), scene))
-        with detector.borrowed():
+        with explainer.detector.borrowed() as detector:
             seen = detector.see(scene.image_rgb, explainer.sight)
             image = seen.recording.image
             boxes = torch.tensor(np.array([entry.detection.xyxy for entry, _ in found])).float()

@@ -3,13 +3,15 @@
 import json
 import logging
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from tiny_models import save, tiny_detector
 from torch import nn
 
-from models.backend import DetectMultiBackend
+from models.backend import DetectMultiBackend, OpenCVModel
 from utils.base.logger import LOGGER
 
 NAMES = {0: "cat", 1: "dog", 2: "bus"}
@@ -216,3 +218,24 @@ def test_warming_up_on_the_cpu_does_nothing(tmp_path, monkeypatch):
     backend = DetectMultiBackend(save({"model": tiny_detector()}, tmp_path / "best.pt"))
     monkeypatch.setattr(backend.model, "forward", lambda *_: pytest.fail("the model was run"))
     backend.warmup((1, 3, 32, 32))
+
+
+class SlowNet:
+    """Gives its input back a while after it was set, as a net of OpenCV does."""
+
+    def setInput(self, images):  # noqa: N802
+        self.images = images
+
+    def forward(self):
+        time.sleep(0.005)
+        return self.images
+
+
+def test_threads_that_share_a_net_of_opencv_get_what_belongs_to_their_images(monkeypatch):
+    import cv2
+
+    monkeypatch.setattr(cv2.dnn, "readNetFromONNX", lambda path: SlowNet())
+    model, images = OpenCVModel("x.onnx"), [torch.full((1, 3, 2, 2), float(index)) for index in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(model, images))
+    assert [answer.max() for answer in answers] == list(range(8))

@@ -103,6 +103,20 @@ def test_grids_left_by_another_version_are_not_used():
     assert torch.equal(revived(maps)[0], expected)
 
 
+class TakenByOthers(list):
+    """A cache that another thread, with images of another size, fills at once with its own."""
+
+    def __setitem__(self, index, value):
+        super().__setitem__(index, torch.full((1, 1, 3, 3, 2), 99.0))
+
+
+def test_grids_that_another_thread_replaces_meanwhile_are_not_used():
+    head, disturbed = hand_made_head(), hand_made_head()
+    disturbed.grid, disturbed.anchor_grid = TakenByOthers(disturbed.grid), TakenByOthers(disturbed.anchor_grid)
+    maps = [torch.rand(1, 4, 2, 2)]
+    assert torch.equal(disturbed(maps)[0], head(maps)[0])
+
+
 def test_a_head_of_version_5_0_predicts_as_today():
     head = hand_made_head()
     maps = [torch.rand(1, 4, 2, 2)]

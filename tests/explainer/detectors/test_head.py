@@ -20,8 +20,7 @@ class Case:
     """One recorded image with its detections."""
 
     def __init__(self, model, layers=("model.4",)):
-        self.detector = YOLOv5(model)
-        with self.detector.borrowed():
+        with YOLOv5(model).borrowed() as self.detector:
             self.image, letterbox = self.detector.prepare(picture(), (96, 96))
             self.recording = self.detector.record(self.image, layers, with_graph=True)
         self.detections, boxes = self.detector.detect(self.recording, letterbox, Suppression(conf_thres=0.05))

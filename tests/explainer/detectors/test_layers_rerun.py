@@ -27,8 +27,7 @@ def recorded(detector, layer):
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_rerun_that_changes_nothing_gives_the_scores_of_the_whole_network(layer):
-    detector = YOLOv5(confident_detector())
-    with detector.borrowed():
+    with YOLOv5(confident_detector()).borrowed() as detector:
         recording = recorded(detector, layer)
         scores = detector.scores(recording, target())
         again = scores.rerun(layer)
@@ -40,11 +39,10 @@ def test_a_rerun_that_changes_nothing_gives_the_scores_of_the_whole_network(laye
 
 
 def test_only_what_depends_on_the_layer_is_run_again():
-    model, calls = confident_detector(), []
-    detector = YOLOv5(model)
-    with detector.borrowed():
+    calls = []
+    with YOLOv5(confident_detector()).borrowed() as detector:
         scores = detector.scores(recorded(detector, "model.4"), target())
-        for index, layer in enumerate(model.model):
+        for index, layer in enumerate(detector.model.model):
             layer.register_forward_hook(lambda *_, index=index: calls.append(index))
         again = scores.rerun("model.4")
         again(again.activations)
@@ -62,7 +60,7 @@ def test_what_is_read_besides_the_layer_is_recorded():
 def test_scores_of_other_images_are_those_of_a_pass_through_the_network():
     detector = YOLOv5(nn.ModuleList([confident_detector(1), confident_detector(2)]))
     images = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    with detector.borrowed():
+    with detector.borrowed() as detector:
         scores = detector.scores(recorded(detector, "0.model.4"), target())
         expected = target().of(detector.predict(images))
         torch.testing.assert_close(scores.of_images(images), expected, rtol=1e-4, atol=1e-6)
@@ -70,7 +68,7 @@ def test_scores_of_other_images_are_those_of_a_pass_through_the_network():
 
 def test_head_inputs_that_do_not_count_are_left_out():
     detector = YOLOv5(nn.ModuleList([confident_detector(1), confident_detector(2)]))
-    with detector.borrowed(), torch.no_grad():
+    with detector.borrowed() as detector, torch.no_grad():
         found = head_inputs_of(detector, torch.rand(2, 3, 64, 96), [1])
     # The input of stride 4 depends on that of stride 8, and not the other way round.
     assert [None if tensor is None else tuple(tensor.shape) for tensor in found] == [None, (2, 16, 8, 12), None, None]

@@ -45,8 +45,8 @@ class Case:
     """The picture with its detections, recorded with a graph, and the plain network with the output of one layer."""
 
     def __init__(self, layer="body.5"):
-        self.detector, self.layer = PlainDetector(PlainNet().eval()), layer
-        with self.detector.borrowed():
+        self.layer = layer
+        with PlainDetector(PlainNet().eval()).borrowed() as self.detector:
             image, letterbox = self.detector.prepare(PICTURE, (64, 96))
             self.recording = self.detector.record(image, (layer,), with_graph=True)
         found, boxes = self.detector.detect(self.recording, letterbox, Suppression(conf_thres=0.3, max_det=4))

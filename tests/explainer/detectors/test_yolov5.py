@@ -85,8 +85,7 @@ def test_one_forward_pass_is_made_for_each_image():
 
 
 def test_nothing_below_the_layer_is_recorded():
-    detector = YOLOv5(confident_detector())
-    with detector.borrowed():
+    with YOLOv5(confident_detector()).borrowed() as detector:
         recording = detector.record(torch.rand(1, 3, 64, 96), ("model.4",), with_graph=True)
     assert recording.activations["model.4"].is_leaf
     assert recording.head_inputs[0].requires_grad
@@ -128,8 +127,7 @@ def test_an_activation_that_many_blocks_share_is_read_in_the_block_that_was_name
         if isinstance(getattr(module, "act", None), nn.SiLU):
             module.act = shared
     image = torch.rand(1, 3, 64, 96)
-    detector = YOLOv5(model)
-    with detector.borrowed():
+    with YOLOv5(model).borrowed() as detector:
         recording = detector.record(image, ("model.7.cv3.act", "model.7"), with_graph=True)
     torch.testing.assert_close(recording.activations["model.7.cv3.act"], recording.activations["model.7"])
 

@@ -73,8 +73,7 @@ def test_only_the_evidence_shows_through():
 
 
 def test_curves_of_many_maps_are_those_of_each_alone_whatever_the_batch():
-    detector = YOLOv5(confident_detector())
-    with detector.borrowed():
+    with YOLOv5(confident_detector()).borrowed() as detector:
         image, place = detector.prepare(picture(50, 75), (96, 96))
         maps = list(np.random.default_rng(0).random((3, 50, 75), dtype=np.float32))
         together = Perturbation(detector.predict, image, place, [7, 300], Protocol(steps=5, batch_size=7))
@@ -88,8 +87,7 @@ def test_curves_of_many_maps_are_those_of_each_alone_whatever_the_batch():
 
 
 def test_the_whole_image_counts_as_one():
-    detector = YOLOv5(confident_detector())
-    with detector.borrowed():
+    with YOLOv5(confident_detector()).borrowed() as detector:
         image, place = detector.prepare(picture(50, 75), (96, 96))
         perturbation = Perturbation(detector.predict, image, place, [7, 300])
         assert perturbation.left(iter([(image, 0), (image, 1)])) == pytest.approx([1, 1])
@@ -109,8 +107,7 @@ def test_what_is_left_is_overlap_times_cosine_times_objectness_of_the_best_predi
 
 
 def test_the_whole_image_gives_at_least_the_objectness_that_a_detection_has():
-    detector = YOLOv5(confident_detector())
-    with detector.borrowed():
+    with YOLOv5(confident_detector()).borrowed() as detector:
         image, place = detector.prepare(picture(50, 75), (96, 96))
         rows = [7, 300, 900]
         found = Perturbation(detector.predict, image, place, rows).clean

@@ -192,8 +192,7 @@ def test_spotlights_are_maps_between_zero_and_one_at_the_size_of_the_image():
 
 
 def test_the_weights_of_score_cam_are_shares():
-    detector = YOLOv5(confident_detector())
-    with detector.borrowed():
+    with YOLOv5(confident_detector()).borrowed() as detector:
         recording = detector.record(IMAGE, ("model.4",), with_graph=False)
         boxes, classes = torch.tensor([[10.0, 5, 60, 50], [70, 40, 96, 64]]), torch.tensor([1, 2])
         target = detections_target(recording.predictions, boxes, classes, ("class",))

@@ -55,8 +55,7 @@ class Case:
     layers = ("model.2", "model.4")
 
     def __init__(self):
-        self.detector = YOLOv5(confident_detector())
-        with self.detector.borrowed():
+        with YOLOv5(confident_detector()).borrowed() as self.detector:
             image, letterbox = self.detector.prepare(PICTURE, (64, 96))
             self.recording = self.detector.record(image, (IMAGE, *self.layers), with_graph=True)
         found, self.boxes = self.detector.detect(
@@ -162,8 +161,7 @@ def test_random_weights_lie_between_minus_one_and_one_and_differ_between_detecti
 
 def recorded(detector, layer):
     """Return the activations (C, h, w) of a layer for the picture."""
-    network = YOLOv5(detector)
-    with network.borrowed():
+    with YOLOv5(detector).borrowed() as network:
         return network.record(input_tensor(), (layer,), with_graph=False).activations[layer][0].numpy()
 
 
