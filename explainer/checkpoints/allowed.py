@@ -1,7 +1,8 @@
 """What a checkpoint may call while it is read: a fixed table from names to functions that only make data.
 
 The functions stand in for those that the names mean elsewhere. They check the types of what they get, because even asking
-an object for its keys, or for its text, can be a call.
+an object for its keys, or for its text, can be a call. They check sizes too: a few bytes can ask for a key that takes years
+to hash, or for an object so deep that freeing it ends the process.
 """
 
 import argparse
@@ -22,6 +23,12 @@ from torch import Tensor, nn
 # Their names up to v5.0, and after.
 FUSED_FORWARDS = ("fuseforward", "forward_fuse")
 NUMBERS = re.compile(r"[biufcSU]\d{1,6}")
+# Of an entry's key: parts of a tuple, characters of a text; models have neither many nor long ones.
+MOST_PARTS, LONGEST_KEY = 16, 4096
+# Keys below are spread well over a dictionary; of others so many can have one and the same place.
+SMALL_NUMBER, MOST_ODD_KEYS = 1 << 20, 10_000
+# Digits of a number that is given as text.
+LONGEST_NUMBER = 100
 
 
 class RefusedError(pickle.UnpicklingError):
@@ -50,6 +57,31 @@ def check_kind(value: Any, kinds: type | tuple[type, ...], what: str) -> None:
         raise RefusedError(f"makes {what} of a {type(value).__name__}")
 
 
+def check_key(key: Any) -> bool:
+    """Return whether a file can choose where this key lies in a dictionary; RefusedError for what models have no keys of.
+
+    Python computes the hash of a tuple anew each time, part by part and as deep as it goes.
+    """
+    parts = key if type(key) in (tuple, frozenset) else (key,)
+    if len(parts) > MOST_PARTS:
+        raise RefusedError(f"has a key of {len(parts)} parts")
+    for part in parts:
+        if type(part) in (str, bytes) and len(part) > LONGEST_KEY:
+            raise RefusedError(f"has a key of {len(part)} characters")
+        if part is not None and type(part) not in (str, bytes, bool, int, float, torch.dtype, Tensor, nn.Parameter):
+            raise RefusedError(f"has a {type(part).__name__} in a key")
+    small_number = type(key) is int and abs(key) < SMALL_NUMBER
+    return not small_number and type(key) in (int, float, tuple, frozenset)
+
+
+def check_keys(keys: list | tuple, most_odd: int = MOST_ODD_KEYS) -> int:
+    """Check the keys of a container; return how many have a place that a file can choose, at most `most_odd`."""
+    odd = sum(map(check_key, keys))
+    if odd > most_odd:
+        raise RefusedError("has more large numbers as keys than any model")
+    return odd
+
+
 def recipe_for_module(cls: type[nn.Module]) -> Recipe:
     """Return the recipe for a module without a state, which follows in the file."""
     return Recipe(partial(make_empty_module, cls), cls)
@@ -68,6 +100,8 @@ def make_tensor(storage: Tensor, offset: int, size, stride, requires_grad: bool 
     extra: hooks and metadata of tensors that are more than numbers.
     """
     check_kind(storage, Tensor, "a tensor")
+    check_kind(size, tuple, "the size of a tensor")
+    check_kind(stride, tuple, "the strides of a tensor")
     if any(extra):
         raise RefusedError("holds a tensor with hooks or metadata")
     return storage.as_strided(size, stride, offset).detach().requires_grad_(requires_grad)
@@ -103,7 +137,9 @@ class NumpyArray(np.ndarray):
     """A numpy array that is filled from checked numbers; it is saved as a plain one."""
 
     def __setstate__(self, state: tuple) -> None:
+        check_kind(state, tuple, "an array")
         _, shape, numpy_type, is_fortran, data = state
+        check_kind(shape, tuple, "the shape of an array")
         values = make_numbers(numpy_type, data).reshape(shape, order="F" if is_fortran else "C")
         super().__setstate__(values.__reduce__()[2])
 
@@ -150,8 +186,14 @@ def get_method(owner: Any, name: str) -> Callable[..., Any]:
 
 
 def make_collection(cls: type, items: list | tuple = ()) -> Any:
-    """Return a set, or the like, of the items of a list."""
+    """Return a set, or the like, of the items of a list; those of a dictionary are pairs."""
     check_kind(items, (list, tuple), f"a {cls.__name__}")
+    if issubclass(cls, dict):
+        for pair in items:
+            check_kind(pair, (list, tuple), f"an entry of a {cls.__name__}")
+        check_keys([key for key, _ in items])
+    else:
+        check_keys(items)
     return cls(items)
 
 
@@ -162,7 +204,38 @@ def make_empty(cls: type) -> Any:
 
 def make_default_dict(factory: Recipe | None = None) -> defaultdict:
     """Return an empty dictionary with a default."""
-    return defaultdict(factory.make if isinstance(factory, Recipe) else None)
+    return DefaultDict(factory.make if isinstance(factory, Recipe) else None)
+
+
+class DefaultDict(defaultdict):
+    """A dictionary with a default. Python frees deep ones of its own class step in step, until the process ends."""
+
+    def __reduce__(self) -> tuple:
+        return defaultdict, (self.default_factory,), None, None, iter(self.items())
+
+
+def make_number(cls: type, *parts: Any) -> Any:
+    """Return a number of other numbers, or of a text that is not long; none, which is 0, is what a default asks for."""
+    for part in parts:
+        check_kind(part, (int, float, str), f"a {cls.__name__}")
+        if isinstance(part, str) and len(part) > LONGEST_NUMBER:
+            raise RefusedError(f"spells a number of {len(part)} characters")
+    if len(parts) > 1 and cls is not complex:
+        raise RefusedError(f"makes a {cls.__name__} of {len(parts)} parts")
+    return cls(*parts)
+
+
+def make_steps(cls: type, *parts: Any) -> Any:
+    """Return a slice or a range of whole numbers: Python frees a slice of slices step in step, until the process ends."""
+    for part in parts:
+        check_kind(part, (int, type(None)), f"a {cls.__name__}")
+    return cls(*parts)
+
+
+def make_size(sizes: tuple | list = ()) -> torch.Size:
+    """Return the shape of a tensor."""
+    check_kind(sizes, (tuple, list), "a torch.Size")
+    return torch.Size(sizes)
 
 
 TENSORS = {
@@ -185,7 +258,8 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "builtins": {
         **{cls.__name__: partial(make_collection, cls) for cls in (set, frozenset)},
         **{cls.__name__: partial(make_empty, cls) for cls in (dict, list)},
-        **{cls.__name__: cls for cls in (int, float, complex, slice, range)},
+        **{cls.__name__: partial(make_number, cls) for cls in (int, float, complex)},
+        **{cls.__name__: partial(make_steps, cls) for cls in (slice, range)},
         "getattr": get_method,
     },
     "collections": {"OrderedDict": partial(make_collection, OrderedDict), "defaultdict": make_default_dict},
@@ -197,7 +271,7 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "numpy": {"dtype": NumpyType, "ndarray": make_numpy_array},
     "numpy.core.multiarray": ARRAYS,
     "numpy._core.multiarray": ARRAYS,
-    "torch": {"Size": torch.Size, "device": torch.device},
+    "torch": {"Size": make_size, "device": torch.device},
     "torch._utils": TENSORS,
 }
 RECIPES = {(module, name): Recipe(make) for module, names in FUNCTIONS.items() for name, make in names.items()}

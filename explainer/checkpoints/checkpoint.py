@@ -15,15 +15,16 @@ import sys
 import types
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
-from explainer.checkpoints.allowed import PATHS, RefusedError, RefusedNameError
-from explainer.checkpoints.repair import repair
+from explainer.checkpoints.allowed import PATHS, RefusedError, RefusedNameError, check_kind
+from explainer.checkpoints.repair import check_modules, repair
 from explainer.checkpoints.unpickling import NOT_DATA, DataUnpickler
 from explainer.errors import UsageError
 
@@ -43,11 +44,13 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
+    OSError,
     EOFError,
+    ArithmeticError,
+    AssertionError,
     AttributeError,
     LookupError,
     MemoryError,
-    OverflowError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -73,8 +76,23 @@ def load_model(path: str | Path, *, trust: bool = False) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"{path}: {_what_instead(entries)}")
     # Tensors made under inference mode would refuse gradients for good.
-    with torch.inference_mode(False):
+    with _named(path), torch.inference_mode(False):
+        check_modules(model, Path(path).stat().st_size)
         return repair(model)
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Turn what goes wrong inside with what a file holds into a CheckpointError that names the file."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except RefusedError as error:
+        raise CheckpointError(f"{path}: refused, because it {error}: {_advice(error)}") from error
+    except DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise CheckpointError(f"{path} is cut short or damaged ({reason}); download or copy it again") from error
 
 
 def _what_instead(entries: dict[str, Any]) -> str:
@@ -107,15 +125,8 @@ def read_checkpoint(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     path = Path(path)
     with _opened(path) as file, torch.inference_mode(False):
         read = _read_trusting if trust else _reader_for(path, file)
-        try:
+        with _named(path):
             content = read(path, file)
-        except CheckpointError:
-            raise
-        except RefusedError as error:
-            raise CheckpointError(f"{path}: refused, because it {error}: {_advice(error)}") from error
-        except DAMAGE as error:
-            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise CheckpointError(f"{path} is cut short or damaged ({reason}); download or copy it again") from error
     if isinstance(content, nn.Module):
         return {"model": content}
     if not isinstance(content, dict):
@@ -168,10 +179,11 @@ def _read_zip(path: Path, file: BinaryIO) -> Any:
     """Read the format of torch 1.6 and later."""
     with zipfile.ZipFile(file) as archive:
         folder = _find_folder(path, archive)
-        order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in archive.namelist() else b"little"
+        members = Members(archive, path.stat().st_size)
+        order = members.read(f"{folder}byteorder") if f"{folder}byteorder" in archive.namelist() else b"little"
         _check_byte_order(path, order == b"little")
-        data = io.BytesIO(archive.read(f"{folder}data.pkl"))
-        return DataUnpickler(data, ZipStorages(archive, folder)).load()
+        data = io.BytesIO(members.read(f"{folder}data.pkl"))
+        return DataUnpickler(data, ZipStorages(members, folder), path.stat().st_size).load()
 
 
 def _find_folder(path: Path, archive: zipfile.ZipFile) -> str:
@@ -190,11 +202,31 @@ def _check_byte_order(path: Path, is_little: bool) -> None:
         raise CheckpointError(f"{path} was saved on a machine of the other byte order; save it again on one like this")
 
 
+class Members:
+    """The members of a zip archive, all of which together cannot be larger than the archive.
+
+    torch stores them as they are. Others can be small and grow, or be one stretch of the file under many names.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, file_size: int):
+        self._archive, self._left = archive, file_size
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a member."""
+        member = self._archive.getinfo(name)
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise RefusedError("is compressed inside, which torch.save does not do")
+        self._left -= member.file_size
+        if self._left < 0:
+            raise RefusedError("claims more bytes than the file has")
+        return self._archive.read(member)
+
+
 class ZipStorages:
     """The numbers in a zip archive, as flat tensors; one that is asked for twice is shared."""
 
-    def __init__(self, archive: zipfile.ZipFile, folder: str):
-        self._archive, self._folder = archive, folder
+    def __init__(self, members: Members, folder: str):
+        self._members, self._folder = members, folder
         self._bytes: dict[str, Tensor] = {}
 
     def __call__(self, pid: Any) -> Tensor:
@@ -202,7 +234,7 @@ class ZipStorages:
         kind, dtype, key, _, count = pid
         check_reference(kind, key, count)
         if key not in self._bytes:
-            self._bytes[key] = _make_bytes(self._archive.read(f"{self._folder}data/{key}"))
+            self._bytes[key] = _make_bytes(self._members.read(f"{self._folder}data/{key}"))
         storage = self._bytes[key].view(dtype)
         if len(storage) != count:
             raise pickle.UnpicklingError(f"storage {key} has {len(storage)} numbers instead of {count}")
@@ -227,9 +259,12 @@ def _read_legacy(path: Path, file: BinaryIO) -> Any:
         raise pickle.UnpicklingError(f"unknown format version {version}")
     _check_byte_order(path, machine["little_endian"])
     storages = LegacyStorages(path.stat().st_size)
-    content = DataUnpickler(file, storages).load()
-    for key in DataUnpickler(file).load():
+    content = DataUnpickler(file, storages, path.stat().st_size).load()
+    keys = DataUnpickler(file).load()
+    check_kind(keys, list, "the order of the storages")
+    for key in keys:
         storages.fill(key, file)
+    storages.check_filled()
     return content
 
 
@@ -239,6 +274,7 @@ class LegacyStorages:
     def __init__(self, file_size: int):
         self._left = file_size
         self._storages: dict[str, Tensor] = {}
+        self._filled: set[str] = set()
 
     def __call__(self, pid: Any) -> Any:
         """Return the storage, or the class, that the persistent id names.
@@ -272,6 +308,12 @@ class LegacyStorages:
         if count != len(storage) or len(data) != len(storage) * storage.element_size():
             raise EOFError(f"storage {key} has not its {len(storage)} numbers")
         storage.view(torch.uint8).copy_(_make_bytes(data))
+        self._filled.add(key)
+
+    def check_filled(self) -> None:
+        """Raise EOFError for a storage without numbers: it would hold what was in the memory before."""
+        if missing := self._storages.keys() - self._filled:
+            raise EOFError(f"there are no numbers for {len(missing)} storages")
 
 
 def _read_trusting(path: Path, file: BinaryIO) -> Any:

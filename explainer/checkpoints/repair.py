@@ -1,9 +1,64 @@
-"""Bring a model that an older YOLOv5 saved up to what the present one expects."""
+"""Bring a model that an older YOLOv5 saved up to what the present one expects.
+
+What a model is made of is looked at first: a small file can describe one that fills the memory, or that takes for ever.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from explainer.checkpoints.allowed import RefusedError
+
+# The largest models of YOLOv5 have a thousand modules, six inside each other.
+MOST_MODULES, MOST_NESTED = 100_000, 100
+# Numbers in tensors beyond one for each byte of the file.
+SPARE_NUMBERS = 1 << 26
+MOST_CLASSES = 100_000
+# The channels of an image.
+MOST_CHANNELS = 1024
+
+
+def check_modules(model: nn.Module, file_size: int) -> None:
+    """Raise RefusedError for modules that hold more than a file of so many bytes can, or each other.
+
+    One that is shared counts as often as a pass over the modules meets it, and so do its numbers: in half precision one
+    tensor in a thousand places becomes a thousand tensors.
+    """
+    # Of each module: how many modules there are in it, itself included, and how many numbers.
+    totals: dict[int, tuple[int, int]] = {}
+    around: set[int] = set()
+    waiting = [(model, False)]
+    while waiting:
+        module, is_done = waiting.pop()
+        key, inner = id(module), [each for each in module._modules.values() if each is not None]
+        if is_done:
+            around.remove(key)
+            modules = 1 + sum(totals[id(each)][0] for each in inner)
+            numbers = _own_numbers(module) + sum(totals[id(each)][1] for each in inner)
+            if modules > MOST_MODULES or numbers > file_size + SPARE_NUMBERS:
+                raise RefusedError(f"describes {modules} modules with {numbers} numbers in {file_size} bytes")
+            totals[key] = modules, numbers
+        elif key not in totals:
+            if key in around or len(around) > MOST_NESTED:
+                raise RefusedError("holds modules inside each other without end")
+            _check_tables(module)
+            around.add(key)
+            waiting += [(module, True), *((each, False) for each in inner)]
+
+
+def _own_numbers(module: nn.Module) -> int:
+    """Return how many numbers are in the tensors of a module itself."""
+    tensors = [*module._parameters.values(), *module._buffers.values()]
+    return sum(tensor.numel() for tensor in tensors if tensor is not None)
+
+
+def _check_tables(module: nn.Module) -> None:
+    """Raise RefusedError for a module with something else in its tables than what belongs there."""
+    for table, kind in (("_modules", nn.Module), ("_parameters", Tensor), ("_buffers", Tensor)):
+        for name, value in getattr(module, table).items():
+            if type(name) is not str or not isinstance(value, (kind, type(None))):
+                raise RefusedError(f"has a {type(value).__name__} among the {table[1:]} of a {type(module).__name__}")
 
 
 def repair(model: nn.Module) -> nn.Module:
@@ -22,6 +77,8 @@ def repair(model: nn.Module) -> nn.Module:
     for head in heads:
         _repair_strides(model, head)
     model.nc = getattr(model, "nc", None) or _count_classes(model, heads)
+    if type(model.nc) is not int or not 0 <= model.nc <= MOST_CLASSES:
+        raise RefusedError(f"has {str(model.nc)[:20]} classes")
     model.names = names_by_index(getattr(model, "names", None), model.nc)
     if not hasattr(model, "stride"):
         model.stride = heads[-1].stride if heads else torch.tensor([32.0])
@@ -66,7 +123,7 @@ def _repair_strides(model: nn.Module, head: nn.Module) -> None:
 
 def measure_strides(model: nn.Module, head: nn.Module, size: int = 256) -> Tensor:
     """Return the strides of a head, (scales,) float32: a square of `size` pixels by what the head makes of it."""
-    image = torch.zeros(1, getattr(model, "yaml", {}).get("ch", 3), size, size)
+    image = torch.zeros(1, image_channels(model), size, size)
     # In training mode the head alone returns its maps, and no batch statistics change.
     head.training = True
     try:
@@ -77,6 +134,14 @@ def measure_strides(model: nn.Module, head: nn.Module, size: int = 256) -> Tenso
     # A segmentation head returns prototypes beside its maps.
     maps = output[0] if isinstance(output, tuple) else output
     return torch.tensor([size / each.shape[2] for each in maps])
+
+
+def image_channels(model: nn.Module) -> int:
+    """Return how many channels the images have that a model takes."""
+    channels = getattr(model, "yaml", {}).get("ch", 3)
+    if type(channels) is not int or not 0 < channels <= MOST_CHANNELS:
+        raise RefusedError(f"takes images of {str(channels)[:20]} channels")
+    return channels
 
 
 def _count_classes(model: nn.Module, heads: list[nn.Module]) -> int:

@@ -7,29 +7,35 @@ that Python can import. `DataUnpickler` keeps the machine and takes the function
 - a call goes to a recipe or is refused, so no class's `__init__`, no module's `forward` and no bound method can be reached;
 - modules are made empty, by class, and then filled: only classes that are in this tree or in torch.nn;
 - entries and state go into plain containers and modules, never into a class or a function;
-- a module's methods stay what they are, and its hooks are left out.
+- a module's methods stay what they are, and its hooks are left out;
+- what a file may cost is counted (`Budget`), and hangs on its size.
 """
 
 import argparse
 import importlib
 import pickle
+import struct
 import sys
 import types
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from explainer.checkpoints.allowed import (
+    MOST_ODD_KEYS,
     RECIPES,
     NumpyArray,
     NumpyType,
     Recipe,
     RefusedError,
     RefusedNameError,
+    check_keys,
+    check_kind,
     recipe_for_module,
 )
 
@@ -56,6 +62,84 @@ STORAGE_DTYPES = {
 }
 
 
+# The longest checkpoints of YOLOv5, with optimizer and averaged weights, take a tenth of these steps and bytes.
+MOST_STEPS, MOST_BYTES = 2_000_000, 1 << 26
+# Views of numbers that are not in the file as often: grids of heads repeat their anchors for each cell.
+SPARE_TENSOR_BYTES = 1 << 28
+# Numbers in a pickle of more bytes are those of an attack on whatever computes with them.
+LONGEST_INTEGER = 255
+# The input levels of a head.
+MOST_LEVELS = 16
+
+
+@dataclass
+class Budget:
+    """What is left of what a file may cost; RefusedError where it is used up.
+
+    steps    operations of the stack machine, each of which makes an object of some hundred bytes at most
+    copied   entries and characters that calls copy
+    tensors  bytes that all tensors have, each counted whole, though several can look at the same numbers
+    odd      keys of dictionaries whose places the file chooses
+    """
+
+    steps: int
+    copied: int
+    tensors: int
+    odd: int = MOST_ODD_KEYS
+
+    def step(self) -> None:
+        """Count one operation."""
+        self.steps -= 1
+        if self.steps < 0:
+            raise RefusedError(f"takes more than {MOST_STEPS} steps to read")
+
+    def copy(self, parts: Any) -> None:
+        """Count what a call makes of its arguments, or an object of its state."""
+        self.copied -= sum(len(part) for part in (parts, *parts) if isinstance(part, (str, bytes, list, tuple, dict)))
+        if self.copied < 0:
+            raise RefusedError("copies one thing over and over")
+
+    def tensor(self, made: Any) -> None:
+        """Count a tensor."""
+        if isinstance(made, Tensor):
+            self.tensors -= made.numel() * made.element_size()
+            if self.tensors < 0:
+                raise RefusedError("holds tensors that are larger than the numbers in the file")
+
+
+class Stepping(dict):
+    """The handlers of the opcodes, counting each that is asked for."""
+
+    def __init__(self, handlers: dict[int, Callable], budget: Budget):
+        super().__init__(handlers)
+        self._budget = budget
+
+    def __getitem__(self, opcode: int) -> Callable:
+        self._budget.step()
+        return super().__getitem__(opcode)
+
+
+class BoundedFile:
+    """A file of which a pickle can ask for no more than there is: Python makes room for what is asked for first."""
+
+    def __init__(self, file: BinaryIO, most: int):
+        self._file, self._left = file, most
+
+    def read(self, count: int) -> bytes:
+        """Return `count` bytes."""
+        if not 0 <= count <= self._left:
+            raise EOFError(f"{count} bytes are claimed, and {self._left} can be there")
+        return self._counted(self._file.read(count))
+
+    def readline(self) -> bytes:
+        """Return the bytes up to the end of a line."""
+        return self._counted(self._file.readline(self._left))
+
+    def _counted(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        return data
+
+
 class DataUnpickler(pickle._Unpickler):
     """The stack machine with the rules of this module.
 
@@ -64,10 +148,15 @@ class DataUnpickler(pickle._Unpickler):
 
     dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, file: BinaryIO, load_storage: Callable[[Any], Any] | None = None):
-        """Read from `file`; `load_storage` turns a persistent id into a flat tensor."""
-        super().__init__(file, encoding="utf-8")
+    def __init__(self, file: BinaryIO, load_storage: Callable[[Any], Any] | None = None, file_size: int = 0):
+        """Read from `file`; `load_storage` turns a persistent id into a flat tensor.
+
+        file_size: that of the whole checkpoint, in bytes, with the numbers of its tensors.
+        """
+        super().__init__(BoundedFile(file, MOST_BYTES), encoding="utf-8")
         self._load_storage = load_storage
+        self._budget = Budget(MOST_STEPS, MOST_BYTES, SPARE_TENSOR_BYTES + 4 * file_size)
+        self.dispatch = Stepping(self.dispatch, self._budget)
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the recipe or the data that the file calls `module`.`name`; raise RefusedNameError for the rest."""
@@ -89,6 +178,7 @@ class DataUnpickler(pickle._Unpickler):
         """Return the storage that the file refers to."""
         if self._load_storage is None:
             raise RefusedError("refers to a storage where none can be")
+        check_kind(pid, tuple, "a storage")
         return self._load_storage(pid)
 
     def load_call(self) -> None:
@@ -96,11 +186,17 @@ class DataUnpickler(pickle._Unpickler):
         arguments, recipe = self.stack.pop(), self.stack.pop()
         if type(recipe) is not Recipe:
             raise RefusedError(f"calls a {type(recipe).__name__}")
-        self.append(recipe.make(*arguments))
+        check_kind(arguments, tuple, "the arguments of a call")
+        self._budget.copy(arguments)
+        made = recipe.make(*arguments)
+        self._budget.tensor(made)
+        self.append(made)
 
     def load_state(self) -> None:
         """Fill the object on top of the stack."""
         state, target = self.stack.pop(), self.stack[-1]
+        check_kind(state, (dict, tuple), "a state")
+        self._budget.copy(state)
         if isinstance(target, (NumpyType, NumpyArray)):
             target.__setstate__(state)
             return
@@ -116,27 +212,61 @@ class DataUnpickler(pickle._Unpickler):
         else:
             raise RefusedError(f"sets the state of a {type(target).__name__}")
 
+    def load_integer(self) -> None:
+        """Read a number that says how long it is."""
+        (size,) = struct.unpack("<i", self.read(4))
+        if not 0 <= size <= LONGEST_INTEGER:
+            raise RefusedError(f"holds a number of {size} bytes")
+        self.append(pickle.decode_long(self.read(size)))
+
+    def count_keys(self, keys: list | tuple) -> None:
+        """Check keys that go into containers; RefusedError for those that models have not, or not as many."""
+        self._budget.odd -= check_keys(keys, self._budget.odd)
+
     def load_refused(self) -> None:
         """Refuse opcodes that no checkpoint needs."""
         raise RefusedError("uses an opcode that no checkpoint needs")
 
     dispatch.update(dict.fromkeys([pickle.REDUCE[0], pickle.NEWOBJ[0]], load_call))
     dispatch[pickle.BUILD[0]] = load_state
-    REFUSED: ClassVar = (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4)
+    dispatch[pickle.LONG4[0]] = load_integer
+    BUFFERS: ClassVar = (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)
+    EXTENSIONS: ClassVar = (pickle.EXT1, pickle.EXT2, pickle.EXT4)
+    REFUSED: ClassVar = (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, *EXTENSIONS, *BUFFERS)
     dispatch.update(dict.fromkeys([opcode[0] for opcode in REFUSED], load_refused))
 
 
-def _filling(opcode: bytes, kind: type, find_target: Callable[[DataUnpickler], Any]) -> Callable[[DataUnpickler], None]:
-    """Return the handler of an opcode that fills a container, for real ones only: others may call theirs `append`."""
+def _filling(
+    opcode: bytes,
+    kind: type,
+    find_target: Callable[[DataUnpickler], Any],
+    find_keys: Callable[[DataUnpickler], list] = lambda machine: [],
+) -> Callable[[DataUnpickler], None]:
+    """Return the handler of an opcode that fills a container, for real ones only: others may call theirs `append`.
+
+    find_keys: what of the stack is hashed
+    """
     fill = pickle._Unpickler.dispatch[opcode[0]]
 
     def fill_checked(self: DataUnpickler) -> None:
         target = find_target(self)
         if not isinstance(target, kind):
             raise RefusedError(f"adds entries to a {type(target).__name__}")
+        self.count_keys(find_keys(self))
         fill(self)
 
     return fill_checked
+
+
+def _making(opcode: bytes, every: int) -> Callable[[DataUnpickler], None]:
+    """Return the handler of an opcode that makes a container of what is on the stack, of which it hashes every nth."""
+    make = pickle._Unpickler.dispatch[opcode[0]]
+
+    def make_checked(self: DataUnpickler) -> None:
+        self.count_keys(self.stack[::every])
+        make(self)
+
+    return make_checked
 
 
 def _below_mark(machine: DataUnpickler) -> Any:
@@ -147,9 +277,13 @@ DataUnpickler.dispatch.update(
     {
         pickle.APPEND[0]: _filling(pickle.APPEND, list, lambda machine: machine.stack[-2]),
         pickle.APPENDS[0]: _filling(pickle.APPENDS, list, _below_mark),
-        pickle.SETITEM[0]: _filling(pickle.SETITEM, dict, lambda machine: machine.stack[-3]),
-        pickle.SETITEMS[0]: _filling(pickle.SETITEMS, dict, _below_mark),
-        pickle.ADDITEMS[0]: _filling(pickle.ADDITEMS, set, _below_mark),
+        pickle.SETITEM[0]: _filling(
+            pickle.SETITEM, dict, lambda machine: machine.stack[-3], lambda machine: machine.stack[-2:-1]
+        ),
+        pickle.SETITEMS[0]: _filling(pickle.SETITEMS, dict, _below_mark, lambda machine: machine.stack[::2]),
+        pickle.ADDITEMS[0]: _filling(pickle.ADDITEMS, set, _below_mark, lambda machine: machine.stack),
+        pickle.DICT[0]: _making(pickle.DICT, 2),
+        pickle.FROZENSET[0]: _making(pickle.FROZENSET, 1),
     }
 )
 
@@ -158,6 +292,9 @@ def check_module_state(module: nn.Module, state: dict[str, Any]) -> None:
     """Refuse a state that would replace a method of the module, or has no place for submodules and tensors."""
     if not all(isinstance(state.get(name), dict) for name in ("_modules", "_parameters", "_buffers")):
         raise RefusedError(f"gives a {type(module).__name__} no tables of submodules and tensors")
+    levels = state.get("nl", 1)
+    if type(levels) is not int or not 0 <= levels <= MOST_LEVELS:
+        raise RefusedError(f"has a head of {str(levels)[:20]} levels")
     for name, value in state.items():
         is_own_method = name == "forward" and getattr(value, "__self__", None) is module
         if callable(value) and hasattr(type(module), name) and not is_own_method:
