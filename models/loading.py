@@ -62,8 +62,7 @@ def attempt_load(
 
 
 def _load_one(path: str | Path, device: torch.device | str | None, fuse: bool, trust: bool) -> nn.Module:
-    model = load_model(attempt_download(path), trust=trust).to(device or "cpu")
-    return model.fuse().eval() if fuse and hasattr(model, "fuse") else model
+    return load_model(attempt_download(path), trust=trust, fuse=fuse).to(device or "cpu")
 
 
 def _join(models: list[nn.Module], paths: list[str | Path]) -> Ensemble:

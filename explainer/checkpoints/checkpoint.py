@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from explainer.checkpoints.allowed import PATHS, RefusedError, RefusedNameError, check_kind
-from explainer.checkpoints.repair import check_modules, repair
+from explainer.checkpoints.repair import check_modules, repair, try_out
 from explainer.checkpoints.unpickling import NOT_DATA, DataUnpickler
 from explainer.errors import UsageError
 
@@ -61,14 +61,14 @@ class CheckpointError(UsageError):
     """A checkpoint that cannot be used: one line with the file, what is wrong with it and what to do."""
 
 
-def load_model(path: str | Path, *, trust: bool = False) -> nn.Module:
+def load_model(path: str | Path, *, trust: bool = False, fuse: bool = False) -> nn.Module:
     """Return the model in a checkpoint, on the CPU, in float32 and evaluation mode, with old formats brought up to date.
 
-    The averaged weights (`ema`) are taken where the file has them, else `model`. Layers are not fused. `trust` is that of
-    `read_checkpoint`.
+    The averaged weights (`ema`) are taken where the file has them, else `model`. A model that detects has read one small
+    black image when it comes back. `trust` is that of `read_checkpoint`; `fuse` merges convolutions with their normalisation.
 
     Raises:
-        CheckpointError: if the file cannot be read or holds no model.
+        CheckpointError: if the file cannot be read, or holds no model, or one that does not work.
     """
     entries = read_checkpoint(path, trust=trust)
     found = (entries[key] for key in ("ema", "model") if entries.get(key) is not None)
@@ -76,14 +76,19 @@ def load_model(path: str | Path, *, trust: bool = False) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"{path}: {_what_instead(entries)}")
     # Tensors made under inference mode would refuse gradients for good.
-    with _named(path), torch.inference_mode(False):
+    named = _named(path, "holds a model that does not work", "give a checkpoint that train.py saved")
+    with named, torch.inference_mode(False), torch.no_grad():
         check_modules(model, Path(path).stat().st_size)
-        return repair(model)
+        repaired = repair(model)
+        if fuse and hasattr(repaired, "fuse"):
+            repaired = repaired.fuse().eval()
+        try_out(repaired)
+    return repaired
 
 
 @contextmanager
-def _named(path: str | Path) -> Iterator[None]:
-    """Turn what goes wrong inside with what a file holds into a CheckpointError that names the file."""
+def _named(path: str | Path, fault: str, remedy: str) -> Iterator[None]:
+    """Turn what goes wrong inside with what a file holds into a CheckpointError: the file, its fault and the remedy."""
     try:
         yield
     except CheckpointError:
@@ -92,7 +97,7 @@ def _named(path: str | Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: refused, because it {error}: {_advice(error)}") from error
     except DAMAGE as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise CheckpointError(f"{path} is cut short or damaged ({reason}); download or copy it again") from error
+        raise CheckpointError(f"{path} {fault} ({reason}); {remedy}") from error
 
 
 def _what_instead(entries: dict[str, Any]) -> str:
@@ -125,7 +130,7 @@ def read_checkpoint(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     path = Path(path)
     with _opened(path) as file, torch.inference_mode(False):
         read = _read_trusting if trust else _reader_for(path, file)
-        with _named(path):
+        with _named(path, "is cut short or damaged", "download or copy it again"):
             content = read(path, file)
     if isinstance(content, nn.Module):
         return {"model": content}

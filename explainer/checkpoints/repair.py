@@ -3,7 +3,9 @@
 What a model is made of is looked at first: a small file can describe one that fills the memory, or that takes for ever.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,11 @@ SPARE_NUMBERS = 1 << 26
 MOST_CLASSES = 100_000
 # The channels of an image.
 MOST_CHANNELS = 1024
+# What layers of torch.nn do to the sides of a map, and by how many cells, or how many times, at most.
+SPATIAL = ("kernel_size", "stride", "padding", "dilation", "output_padding", "output_size", "size", "scale_factor")
+SPATIAL += ("upscale_factor", "downscale_factor")
+FARTHEST, LARGEST_SCALE = 1024, 64
+LARGEST_STRIDE = 1024
 
 
 def check_modules(model: nn.Module, file_size: int) -> None:
@@ -55,10 +62,62 @@ def _own_numbers(module: nn.Module) -> int:
 
 def _check_tables(module: nn.Module) -> None:
     """Raise RefusedError for a module with something else in its tables than what belongs there."""
+    for name in SPATIAL if type(module).__module__.startswith("torch.nn.") else ():
+        most = LARGEST_SCALE if name.endswith("factor") else FARTHEST
+        for number in _numbers(vars(module).get(name)):
+            if not abs(number) <= most:
+                raise RefusedError(f"has a {type(module).__name__} with a {name} of {number}")
     for table, kind in (("_modules", nn.Module), ("_parameters", Tensor), ("_buffers", Tensor)):
         for name, value in getattr(module, table).items():
             if type(name) is not str or not isinstance(value, (kind, type(None))):
                 raise RefusedError(f"has a {type(value).__name__} among the {table[1:]} of a {type(module).__name__}")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """Yield the numbers of an option of a layer, which is one, or a tuple or list of some."""
+    if isinstance(value, (int, float)):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for entry in value:
+            yield from _numbers(entry)
+
+
+def try_out(model: nn.Module) -> None:
+    """Have a model read one black image, so that one that cannot is told while the file is known that it came from.
+
+    Raises:
+        RefusedError, or whatever torch raises, for a detection model that does not work; others are not tried.
+    """
+    layers = model._modules.get("model")
+    if not isinstance(layers, nn.Sequential) or not len(layers) or not is_head(layers[-1]):
+        return
+    head, channels = layers[-1], image_channels(model)
+    _check_numbering(layers)
+    strides = [float(stride) for stride in head.stride]
+    if len(strides) != head.nl:
+        raise RefusedError(f"has a head of {head.nl} levels with {len(strides)} strides")
+    # Scripts read the model's own, which can be the largest alone.
+    for stride in (*strides, float(model.stride.max())):
+        if not (math.isfinite(stride) and 1 <= stride <= LARGEST_STRIDE):
+            raise RefusedError(f"has a stride of {stride}")
+    side = 2 * int(max(strides))
+    output = model(torch.zeros(1, channels, side, side))
+    _reset_grids(head)
+    predictions = output[0] if isinstance(output, (tuple, list)) else output
+    columns = 5 + head.nc + getattr(head, "nm", 0)
+    if not isinstance(predictions, Tensor) or predictions.ndim != 3 or predictions.shape[2] != columns:
+        raise RefusedError(f"gives predictions that have not {columns} columns for its {head.nc} classes")
+
+
+def _check_numbering(layers: nn.Sequential) -> None:
+    """Raise RefusedError for numbered layers that say another place, or that read what does not come before them."""
+    for index, layer in enumerate(layers):
+        sources = getattr(layer, "f", -1)
+        sources = sources if isinstance(sources, (list, tuple)) else [sources]
+        if getattr(layer, "i", index) != index:
+            raise RefusedError(f"has a layer {index} that does not know its place")
+        if not all(type(source) is int and -max(index, 1) <= source < max(index, 1) for source in sources):
+            raise RefusedError(f"has a layer {index} that reads layers which do not come before it")
 
 
 def repair(model: nn.Module) -> nn.Module:

@@ -296,14 +296,19 @@ def check_module_state(module: nn.Module, state: dict[str, Any]) -> None:
     if type(levels) is not int or not 0 <= levels <= MOST_LEVELS:
         raise RefusedError(f"has a head of {str(levels)[:20]} levels")
     for name, value in state.items():
+        if type(name) is not str:
+            raise RefusedError(f"names an attribute of a {type(module).__name__} by a {type(name).__name__}")
         is_own_method = name == "forward" and getattr(value, "__self__", None) is module
-        if callable(value) and hasattr(type(module), name) and not is_own_method:
+        if (callable(value) or name == "forward") and hasattr(type(module), name) and not is_own_method:
             raise RefusedError(f"replaces {type(module).__name__}.{name}")
 
 
 def without_hooks(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of a module with its tables of hooks empty: a file brings no code, so it has none to call."""
-    return {key: OrderedDict() if key.endswith("_hooks") else value for key, value in state.items()}
+    """Return the state of a module without what torch keeps for itself: a file brings no code, so it has no hooks to call."""
+    kept = {key: value for key, value in state.items() if "_hook" not in key and key != "_compiled_call_impl"}
+    if type(kept.get("_non_persistent_buffers_set")) is not set:
+        kept["_non_persistent_buffers_set"] = set()
+    return kept | {key: OrderedDict() for key in ("_forward_hooks", "_backward_hooks")}
 
 
 def todays_name(module: str, name: str) -> tuple[str, str]:

@@ -91,15 +91,10 @@ def detector_of(model, imgsz: tuple[int, int]) -> Detector:
 
 def load(path: str | Path, device, half: bool, trust: bool):
     """Return the model of one checkpoint, fused; UsageError for a file that is none or is not there."""
-    from torch import no_grad
-
     from explainer.checkpoints.checkpoint import load_model
     from utils.general import LOGGER
 
-    model = load_model(find_or_download(path), trust=trust).to(device)
-    # Stock YOLOv5 computes the fused weights with gradients where those of the checkpoint are not frozen.
-    with no_grad():
-        model = model.fuse().eval()
+    model = load_model(find_or_download(path), trust=trust, fuse=True).to(device)
     if half and device.type == "cpu":
         LOGGER.warning("WARNING ⚠️ half precision needs a GPU; going on in full precision")
     return model.half() if half and device.type != "cpu" else model
