@@ -19,6 +19,10 @@ from explainer.methods.catalogue import FUSIONS, METHODS, canonical_method, pred
 # How the maps of several detections become one.
 TOGETHER = ("each", "sum")
 
+# An image of that size takes 600 MB as it is read, and a multiple while it is explained.
+MAX_MEGAPIXELS = 200.0
+MAX_MEGAPIXELS_HELP = "skip images that claim more million pixels than this"
+
 
 def option(default, text: str, *, group: str, **argument):
     """Return a dataclass field that carries its own command-line argument; `argument` goes to `add_argument`.
@@ -235,6 +239,12 @@ def check_fraction(name: str, value: float) -> None:
     """Raise UsageError unless `value` lies in 0..1."""
     if not isinstance(value, Real) or not 0 <= value <= 1:
         raise UsageError(f"--{name} {value} is outside 0..1; try --{name} 0.25")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise UsageError unless `value` is a number above 0."""
+    if not isinstance(value, Real) or not value > 0:
+        raise UsageError(f"--{name} {value} is no number above 0")
 
 
 def check_whole_number(name: str, value: int, at_least: int) -> None:

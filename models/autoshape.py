@@ -20,7 +20,7 @@ from models.detections import Detections
 from utils.augmentations import letterbox
 from utils.base.boxes import scale_boxes
 from utils.base.devices import Profile, smart_inference_mode
-from utils.base.image_io import exif_transpose
+from utils.base.image_io import PILLOW_ERRORS, exif_transpose
 from utils.base.logger import LOGGER
 from utils.base.nms import non_max_suppression
 
@@ -151,7 +151,7 @@ def _open_picture(source: str) -> Image.Image:
         image.load()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{source} does not exist; give a picture that does") from error
-    except OSError as error:
+    except PILLOW_ERRORS as error:
         raise OSError(f"{source} cannot be read as a picture: {error}") from error
     return image
 

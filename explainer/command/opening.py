@@ -36,7 +36,7 @@ def open_run(options: Options) -> Job:
     known = KnownBoxes(options.boxes, options.labels)
     if options.view_img:
         check_display()
-    source = Source(options.source, options.vid_stride)
+    source = Source(options.source, options.vid_stride, options.max_megapixels)
     known.check_source(source)
     folder = free_folder(options.project, options.name, options.exist_ok)
     explainer = open_explainer(options)

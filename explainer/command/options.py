@@ -21,10 +21,13 @@ from explainer.files.labels import written_boxes
 from explainer.methods.catalogue import METHODS
 from explainer.pictures.drawing import SELECTION, TONES, Style, canonical_colormap
 from explainer.settings import (
+    MAX_MEGAPIXELS,
+    MAX_MEGAPIXELS_HELP,
     Settings,
     as_tuple,
     check_fraction,
     check_given,
+    check_positive,
     check_whole_number,
     option,
     variants,
@@ -97,6 +100,9 @@ class Options(Settings):
     half: bool = option(False, "run the network in half precision (GPU only)", group="model and source")
     dnn: bool = option(False, "OpenCV's DNN for ONNX files", group="model and source")
     vid_stride: int = option(1, "explain every n-th frame of a video", group="model and source", type=int, metavar="N")
+    max_megapixels: float = option(
+        MAX_MEGAPIXELS, MAX_MEGAPIXELS_HELP, group="model and source", type=float, metavar="N"
+    )
     crop: bool = option(
         False,
         "blank the evidence out: pixels that --keep-only-topk keeps become the image's mean",
@@ -165,6 +171,7 @@ class Options(Settings):
         if self.tone not in TONES:
             raise unknown("tone", self.tone, TONES)
         check_whole_number("vid-stride", self.vid_stride, at_least=1)
+        check_positive("max-megapixels", self.max_megapixels)
         object.__setattr__(self, "line_thickness", pixels_or_auto("line-thickness", self.line_thickness))
         check_whole_number("suspects", self.suspects, at_least=0)
         object.__setattr__(self, "boxes", written_boxes(self.boxes, "boxes"))

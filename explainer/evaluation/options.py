@@ -8,7 +8,16 @@ from typing import ClassVar
 
 from explainer.errors import UsageError, unknown
 from explainer.methods.catalogue import FUSIONS, METHODS, canonical_method
-from explainer.settings import Settings, as_tuple, check_fraction, check_whole_number, option
+from explainer.settings import (
+    MAX_MEGAPIXELS,
+    MAX_MEGAPIXELS_HELP,
+    Settings,
+    as_tuple,
+    check_fraction,
+    check_positive,
+    check_whole_number,
+    option,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 DELETIONS = ("zero", "grey", "blur")
@@ -75,6 +84,7 @@ class Evaluation:
     max_det_per_image: int = option(
         10, "detections of an image at most, drawn by seed", group="model and data", type=int, metavar="N"
     )
+    max_megapixels: float = option(MAX_MEGAPIXELS, MAX_MEGAPIXELS_HELP, group="model and data", type=float, metavar="N")
     steps: int = option(
         20, "equal parts in which pixels are deleted and inserted", group="measuring", type=int, metavar="N"
     )
@@ -120,6 +130,7 @@ class Evaluation:
         set_field(self, "layer", tuple(dict.fromkeys(map(str, as_tuple(self.layer)))))
         set_field(self, "fuse", tuple(dict.fromkeys(as_tuple(self.fuse))))
         check_fraction("fraction", self.fraction)
+        check_positive("max-megapixels", self.max_megapixels)
         for entry in as_tuple(self.weights):
             if not isinstance(entry, (str, Path)):
                 raise UsageError(

@@ -3,7 +3,11 @@
 There is a word for what cannot be read. As in YOLOv5 the labels of .../images/a/1.jpg are in .../labels/a/1.txt.
 """
 
+import math
 import os
+import re
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +20,11 @@ from explainer.files.labels import Label, read_labels
 ROOT = Path(__file__).resolve().parents[2]
 # Of the splits of a dataset YAML the first that it has.
 SPLITS = ("val", "train")
+# What Pillow raises at damaged files, of which the loader then says what is wrong; only some of it is an OSError.
+PILLOW_ERRORS = (
+    OSError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, SyntaxError,
+    TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
 ACCEPTED_DATA = "give a dataset YAML, a folder of images, a .txt list of them or an image"
 
 
@@ -48,10 +57,14 @@ class Unreadable:
 
 
 class Source:
-    """The frames of a source; iterate over it. `length` is the number of files, None for a stream."""
+    """The frames of a source; iterate over it. `length` is the number of files, None for a stream.
 
-    def __init__(self, source: str, vid_stride: int = 1):
+    Images that claim more than `max_megapixels` count as unreadable, before memory is taken for them.
+    """
+
+    def __init__(self, source: str, vid_stride: int = 1, max_megapixels: float = math.inf):
         self.is_stream = is_stream(source)
+        self._max_megapixels = max_megapixels
         # Loaders say what is wrong in different ways: a stock checkout's assert, this tree's raise OSError or ValueError.
         try:
             self.loader = open_loader(str(source), vid_stride)
@@ -59,6 +72,9 @@ class Source:
             wrong = "holds no image or video" if Path(source).exists() else f"cannot be opened ({first_line(error)})"
             raise UsageError(f"source '{source}' {wrong}; {ACCEPTED}") from error
         self.length = None if self.is_stream else getattr(self.loader, "nf", None)
+        if self.length is not None:
+            # This tree's loader has a limit of its own, a stock checkout's has none.
+            self.loader.max_pixels = max_megapixels * 1e6
 
     @property
     def files(self) -> list[Path]:
@@ -77,6 +93,10 @@ class Source:
 
         items = iter(self.loader)
         while True:
+            if (too_large := self._too_large_next()) is not None:
+                self.loader.count += 1
+                yield too_large
+                continue
             # A stock checkout's loader asserts that a file was read; this tree's raises OSError.
             try:
                 item = next(items)
@@ -87,6 +107,17 @@ class Source:
                 yield Unreadable(path, first_line(error))
                 continue
             yield from self._frames(item)
+
+    def _too_large_next(self) -> Unreadable | None:
+        """Return the next file if it is an image that claims more pixels than are wanted."""
+        if self.length is None or self.loader.count >= self.length or self.loader.video_flag[self.loader.count]:
+            return None
+        path = self.files[self.loader.count]
+        megapixels = claimed_megapixels(path)
+        if megapixels <= self._max_megapixels:
+            return None
+        most = f"at most {self._max_megapixels:g} are read; --max-megapixels sets the limit"
+        return Unreadable(path, f"it says that it has {megapixels:.0f} megapixels, {most}")
 
     def close(self) -> None:
         """Stop the threads and release the devices of a loader that has some."""
@@ -156,6 +187,20 @@ def first_line(error: Exception) -> str:
 def rgb(image_bgr: np.ndarray) -> np.ndarray:
     """Return a BGR or BGRA image as contiguous RGB."""
     return np.ascontiguousarray(image_bgr[..., 2::-1])
+
+
+def claimed_megapixels(path: Path) -> float:
+    """Return how many million pixels the first bytes of an image promise, 0 where they do not tell."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.width * image.height / 1e6
+    except Image.DecompressionBombError as error:
+        # Beyond a limit of its own Pillow tells the number alone.
+        return int(re.search(r"\d+", str(error)).group()) / 1e6
+    except PILLOW_ERRORS:
+        return 0.0
 
 
 def frames_of(path: Path) -> int:
@@ -264,9 +309,9 @@ def labels_beside(image: Path) -> tuple[Label, ...]:
     return tuple(read_labels(path)) if images and path.is_file() else ()
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Return an image, uint8 RGB (H, W, 3); UnreadableImageError says why it is none."""
-    (found,) = Source(str(path))
+def read_image(path: str | Path, max_megapixels: float = math.inf) -> np.ndarray:
+    """Return an image, uint8 RGB (H, W, 3); UnreadableImageError says why it is none, or that it is too large."""
+    (found,) = Source(str(path), max_megapixels=max_megapixels)
     if isinstance(found, Unreadable):
         raise UnreadableImageError(found.reason)
     return found.image_rgb

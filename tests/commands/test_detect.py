@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_media import claiming_jpeg
 from tiny_models import tiny_detector, tiny_segmenter
 
 import detect
@@ -137,6 +138,14 @@ def test_an_unreadable_picture_is_skipped_and_makes_the_exit_code_1(tmp_path, we
     log = capsys.readouterr().err
     assert "aa.jpg cannot be read" in log
     assert "1 of the sources could not be read" in log
+
+
+def test_a_picture_that_claims_too_many_pixels_is_skipped_like_an_unreadable_one(tmp_path, weights, photos, capsys):
+    claiming_jpeg(photos / "aa.jpg", 30000, 30000)
+    arguments = ["--weights", str(weights), "--source", str(photos), "--project", str(tmp_path), "--imgsz", "64"]
+    assert detect.main(detect.parse_opt(arguments)) == 1
+    assert files(tmp_path / "exp") == ["a.jpg", "b c.png"]
+    assert "aa.jpg is too large" in capsys.readouterr().err
 
 
 def test_two_files_of_one_name_do_not_overwrite_each_other(run_detect, photos, capsys):

@@ -10,6 +10,7 @@ import pytest
 from fresh_interpreter import modules_after
 from PIL import Image
 from scenes import confident_detector, picture, save_checkpoint
+from tiny_media import claiming_png
 
 from explainer.errors import UsageError
 from explainer.evaluate import main, parse_opt, run
@@ -233,6 +234,17 @@ def test_an_unreadable_image_is_reported_and_skipped(command, photos, tmp_path, 
     code, results = command("--data", str(folder), "--nosave")
     assert code == 1
     assert f"skipped {folder / 'b.png'}" in capsys.readouterr().err
+    assert {row["image"] for row in rows_of(results)} == {str(folder / "a.png")}
+
+
+def test_an_image_that_claims_too_many_pixels_is_skipped_with_its_size(command, photos, tmp_path, capsys):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    Image.open(photos / "0.png").save(folder / "a.png")
+    claiming_png(folder / "b.png", 30000, 30000)
+    code, results = command("--data", str(folder), "--nosave")
+    assert code == 1
+    assert "b.png: it says that it has 900 megapixels" in capsys.readouterr().err
     assert {row["image"] for row in rows_of(results)} == {str(folder / "a.png")}
 
 

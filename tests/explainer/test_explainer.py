@@ -9,6 +9,7 @@ import pytest
 from fresh_interpreter import IN_STOCK
 from PIL import Image
 from scenes import confident_detector, picture, save_checkpoint
+from tiny_media import claiming_png
 
 from explainer.errors import UnreadableImageError, UsageError
 from explainer.explainer import main, parse_opt, run
@@ -314,6 +315,19 @@ def test_an_unreadable_image_is_reported_and_skipped_and_the_rest_is_saved(comma
     assert "1 of 3 images skipped" in log
     assert {path.name for path in folder.glob("*.png")} == {"a.png", "c.png"}
     assert {row["image"] for row in rows_of(folder)} == {str(photos / "a.png"), str(photos / "c.png")}
+
+
+def test_an_image_that_claims_too_many_pixels_is_skipped_with_its_size_unless_they_are_allowed(command, photos, capsys):
+    save(photos / "a.png", picture())
+    claiming_png(photos / "b.png", 30000, 30000)
+    code, folder = command(photos)
+    assert code == 1
+    assert (
+        "b.png: it says that it has 900 megapixels, at most 200 are read; --max-megapixels" in capsys.readouterr().err
+    )
+    assert [path.name for path in folder.glob("*.png")] == ["a.png"]
+    code, _ = command(photos / "a.png", "--max-megapixels", "0.002")
+    assert code == 1
 
 
 def test_run_raises_if_no_image_could_be_read(weights, photos, tmp_path):

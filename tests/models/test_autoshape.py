@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageShow
+from tiny_media import claiming_jpeg
 from tiny_models import save, tiny_detector, tiny_segmenter
 from torch import nn
 
-from models.autoshape import AutoShape, Detections
+from models.autoshape import AutoShape, Detections, read_picture
 from models.backend import DetectMultiBackend
 
 NAMES = {0: "cat", 1: "dog"}
@@ -326,3 +327,8 @@ def test_showing_without_a_viewer_says_so(found, monkeypatch, capsys):
     monkeypatch.setattr(ImageShow, "show", lambda image, title: False)
     found.show()
     assert "use save() instead" in capsys.readouterr().err
+
+
+def test_a_picture_that_claims_too_many_pixels_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(OSError, match=r"a\.jpg cannot be read as a picture"):
+        read_picture(claiming_jpeg(tmp_path / "a.jpg", 30000, 30000), "a")

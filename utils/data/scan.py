@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.base.image_io import read_image
+from utils.base.image_io import PILLOW_ERRORS, check_pixels, read_image
 from utils.base.logger import LOGGER
 from utils.base.media import IMG_FORMATS
 from utils.data.labels import Labels, img2label_paths, read_labels
@@ -19,6 +19,8 @@ THREADS = 8
 # More files of one kind than this are counted instead of named.
 NAMED = 10
 SMALLEST_SIDE = 10
+# Photographs have less than a hundred; a file with more is one colour, or claims what it does not hold.
+MOST_PIXELS_PER_BYTE = 500
 EXIF_ORIENTATION = 0x0112
 LAST_BYTES = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}
 
@@ -99,20 +101,32 @@ def _examine(image: str, label_file: str) -> Entry:
 
 
 def _image_size(path: str) -> tuple[int, int]:
-    """Return width and height of an upright image; OSError for one that cannot be read or is too small."""
+    """Return width and height of an upright image; OSError for one that cannot be read, or is too small or too large."""
     try:
         with Image.open(path) as image:
             width, height = image.size
             is_sideways = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    except (SyntaxError, ValueError) as error:
-        raise OSError(f"{path} cannot be read as an image: {error}") from error
     except Image.UnidentifiedImageError as error:
         raise OSError(f"{path} cannot be read: it is damaged, or no image in a known format") from error
-    if not _ends_as_it_should(Path(path)):
+    except Image.DecompressionBombError:
+        # Pillow looks at no picture of this size; it may still be one that is read.
+        height, width = read_image(path).shape[:2]
+        return width, height
+    except PILLOW_ERRORS as error:
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"{path} cannot be read as an image: {error}") from error
+    check_pixels(path, width * height)
+    if not _looks_whole(Path(path), width * height):
         read_image(path)
     if min(width, height) < SMALLEST_SIDE:
         raise OSError(f"{path} is too small: {width}x{height} pixels, at least {SMALLEST_SIDE} are needed")
     return (height, width) if is_sideways else (width, height)
+
+
+def _looks_whole(path: Path, pixels: int) -> bool:
+    """Whether a file of so many pixels need not be decoded: it ends as it should, and has about enough bytes for them."""
+    return _ends_as_it_should(path) and pixels < MOST_PIXELS_PER_BYTE * path.stat().st_size
 
 
 def _ends_as_it_should(path: Path) -> bool:

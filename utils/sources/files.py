@@ -28,6 +28,7 @@ class LoadImages:
         files: absolute paths, the images before the videos; nf: their number; count: how many are done or begun.
         mode: "image" or "video", of the last item.
         frame, frames: number of the current frame from 1 on, and how many the video has at this stride, as it says.
+        max_pixels: images that are larger count as unreadable; None for the limit of `utils.base.image_io`.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class LoadImages:
         self.img_size, self.stride, self.auto, self.transforms = img_size, stride, auto, transforms
         self.vid_stride = vid_stride
         self.mode = "image"
+        self.max_pixels: float | None = None
         self.cap: cv2.VideoCapture | None = None
         self.count = self.frame = self.frames = 0
         self._to_input = FrameTransform(img_size, stride, auto, transforms)
@@ -75,7 +77,7 @@ class LoadImages:
     def _image(self, path: str) -> np.ndarray:
         self.mode = "image"
         self.count += 1
-        return read_image(path)
+        return read_image(path, self.max_pixels)
 
     def _next_frame(self, path: str) -> np.ndarray | None:
         """Return the video's next frame, or None after the last one."""

@@ -156,6 +156,7 @@ def test_the_help_fits_a_narrow_screen_and_imports_nothing_heavy(command):
         ({"imgsz": [1, 2, 3]}, "--imgsz takes one side"),
         ({"imgsz": 8}, "--imgsz 8 is not a whole number of at least 32"),
         ({"vid_stride": 0}, "--vid-stride 0"),
+        ({"max_megapixels": 0}, "--max-megapixels 0 is no number above 0"),
         ({"line_thickness": "thin"}, "--line-thickness thin is neither auto nor a whole number of pixels"),
         ({"line_thickness": -1}, "--line-thickness -1 is neither auto"),
         ({"line_thickness": 1.5}, "--line-thickness 1.5 is neither auto"),

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_media import two_colours
+from tiny_media import claiming_jpeg, claiming_png, two_colours
 
 from utils.base.image_io import exif_transpose, read_image, write_image
 
@@ -79,3 +79,30 @@ def test_a_write_that_fails_names_the_file(tmp_path):
         write_image(tmp_path / "file" / "a.jpg", np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(ValueError, match=r"cannot be written as '\.dng'"):
         write_image(tmp_path / "a.dng", np.zeros((4, 4, 3), np.uint8))
+
+
+def test_a_picture_that_claims_too_many_pixels_is_refused_with_its_size(tmp_path):
+    for path in (claiming_jpeg(tmp_path / "a.jpg", 30000, 30000), claiming_png(tmp_path / "a.png", 30000, 30000)):
+        with pytest.raises(OSError, match=rf"{path} is too large: .* 900 megapixels, at most 200 are read"):
+            read_image(path)
+    with pytest.raises(OSError, match=r"a\.jpg cannot be read: the file does not end as it should"):
+        read_image(tmp_path / "a.jpg", max_pixels=1e9)
+
+
+def test_a_truncated_picture_that_is_just_small_enough_is_refused_too(tmp_path):
+    with pytest.raises(OSError, match=r"a\.jpg cannot be read: the file does not end as it should"):
+        read_image(claiming_jpeg(tmp_path / "a.jpg", 19000, 10000))
+
+
+def test_the_environment_sets_the_limit_as_it_does_for_opencv(tmp_path, monkeypatch):
+    two_colours().save(tmp_path / "a.png")
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "2399")
+    with pytest.raises(OSError, match=r"too large.*OPENCV_IO_MAX_IMAGE_PIXELS=2400"):
+        read_image(tmp_path / "a.png")
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "2400")
+    assert read_image(tmp_path / "a.png").shape == (40, 60, 3)
+
+
+def test_a_name_that_no_file_can_have_is_an_error_of_the_system_kind():
+    with pytest.raises(OSError, match="no path of a file"):
+        read_image("a\0b.jpg")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tiny_media import claiming_jpeg, claiming_png
 
 from utils.base.logger import LOGGER
 from utils.data.scan import check_classes, find_images, scan
@@ -40,6 +41,21 @@ def test_a_bad_label_is_left_out_and_named(squares, log, line, complaint):
 def test_a_corrupt_image_is_left_out_and_named(squares, log, content):
     path = squares / "images/3.jpg"
     path.write_bytes(path.read_bytes()[:400] if content is None else content)
+    assert len(scan(find_images(squares / "images"))) == 5
+    assert any("left out" in text and "3.jpg" in text for text in log)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: claiming_jpeg(path, 30000, 30000),
+        lambda path: claiming_png(path, 30000, 30000),
+        # Small enough to be read, with a right end, and hardly a byte of what it claims.
+        lambda path: claiming_png(path, 3000, 3000),
+    ],
+)
+def test_an_image_that_claims_what_it_does_not_hold_is_left_out_and_named(squares, log, make):
+    make(squares / "images/3.jpg")
     assert len(scan(find_images(squares / "images"))) == 5
     assert any("left out" in text and "3.jpg" in text for text in log)
 
