@@ -99,14 +99,23 @@ class Explainer:
         place = f" layer {' '.join(layers)}" if self.attributor.method.evidence.reads_layers else ""
         if question in answer.reasons:
             kind = "detection" if detection.was_found else "box"
-            advice = f"{place}; try --layer auto" if place else ""
-            empty = f"a stride-{detection.stride or 'unknown'} {kind} {answer.reasons[question]}{advice}"
+            advice = "; try --layer auto" if place and self._auto_reads_others(detection, question) else ""
+            empty = f"a stride-{detection.stride or 'unknown'} {kind} {answer.reasons[question]}{place}{advice}"
         elif not any((cam > 0).any() for cam in cams):
             empty = f"nothing{place and f' at{place}'} speaks for it by {self.settings.method}"
         note = "; ".join(filter(None, (empty, detection.remark)))
         score, signed = answer.scores[question.index], self.settings.signed
         return DetectionExplanation(
             detection, layers, score, cams, letterbox, note, signed, keep_only_topk=self.settings.keep_only_topk
+        )
+
+    def _auto_reads_others(self, detection: Detection, question: Question) -> bool:
+        """Return whether --layer auto would read a detection at other layers than a question did."""
+        if self.settings.layer == ("auto",):
+            return False
+        method = self.attributor.method
+        return (
+            method.evidence.layers(self.detector, ("auto",), method.place).by_level[detection.level] != question.layers
         )
 
     def _answer(

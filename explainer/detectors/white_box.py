@@ -140,7 +140,7 @@ class WhiteBox(Letterboxing):
             graph = self.forward(image)[0]
         missing = next((name for name in layers if name not in activations), None)
         if missing:
-            raise UsageError(f"layer '{missing}' is not run in a forward pass; try --layer auto")
+            raise UsageError(f"layer '{missing}' is not run in a forward pass; give another --layer")
         predictions = graph.detach()
         return GraphRecording(image, predictions, activations, self.level_ends(predictions), graph=graph)
 
@@ -359,7 +359,9 @@ def usable_activation(name: str, output: object) -> Tensor:
     if isinstance(output, Tensor) and output.ndim == 4:
         return output
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    raise UsageError(f"layer '{name}' gives {shape}, and a map needs (1, channels, height, width); try --layer auto")
+    raise UsageError(
+        f"layer '{name}' gives {shape}, and a map needs (1, channels, height, width); give another --layer"
+    )
 
 
 def adds_bias(module: nn.Module) -> bool:

@@ -174,7 +174,7 @@ def kernel_projection(contributions: np.ndarray) -> np.ndarray:
         height, width = contributions.shape[1:]
         raise UsageError(
             f"KPCA_CAM compares all cells with each other, and a layer of {width}x{height} has too many "
-            f"(at most {CELLS_IN_KERNEL}); try --layer auto or a smaller --imgsz"
+            f"(at most {CELLS_IN_KERNEL}); give a smaller --imgsz or a coarser --layer"
         )
     # Seeded: the iteration that finds the component would start anywhere.
     projection = KernelPCA(n_components=1, kernel="sigmoid", random_state=0).fit_transform(pixels)

@@ -54,6 +54,29 @@ def test_what_is_no_image_is_refused(image):
         check_image(image)
 
 
+def blind_detector():
+    """Return a detector whose head predicts the same whatever it reads."""
+    model = confident_detector()
+    for convolution in model.model[-1].m:
+        convolution.weight.data.zero_()
+        convolution.bias.data.add_(3)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("layer", "advised"),
+    [("auto", False), ("head", False), ("coarsest", True), ("backbone", True), (4, True)],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["GradCAM", "AblationCAM"])
+def test_what_is_set_already_is_not_advised(method, layer, advised):
+    explanation = Explainer(blind_detector(), method=method, layer=layer, max_det=4, **SETTINGS)(picture())
+    notes = [entry.note for entry in explanation.detections]
+    assert notes
+    assert all(" layer model." in note for note in notes)
+    assert any("try --layer auto" in note for note in notes) == advised
+
+
 def test_nothing_found_is_an_answer_that_says_so():
     nothing = SETTINGS | {"conf_thres": 0.99, "no_near_miss": True}
     explanation = Explainer(confident_detector(), **nothing)(picture())

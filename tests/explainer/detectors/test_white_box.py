@@ -248,7 +248,7 @@ def test_layers_are_called_by_their_names():
 def test_a_layer_that_no_pass_runs_is_said_to_be_none():
     net = PlainNet()
     net.spare = nn.Conv2d(1, 1, 1)
-    with pytest.raises(UsageError, match="layer 'spare' is not run in a forward pass; try --layer auto"):
+    with pytest.raises(UsageError, match="layer 'spare' is not run in a forward pass; give another --layer"):
         explained(detector=PlainDetector(net), layer="spare")
 
 

@@ -85,7 +85,10 @@ def test_kernel_pca_gives_the_library_s_component_in_double_precision():
 
 
 def test_kernel_pca_refuses_a_layer_whose_kernel_would_fill_the_memory():
-    with pytest.raises(UsageError, match=r"a layer of 160x160 has too many \(at most 6400\); try --layer auto"):
+    with pytest.raises(
+        UsageError,
+        match=r"a layer of 160x160 has too many \(at most 6400\); give a smaller --imgsz or a coarser --layer",
+    ):
         kernel_projection(np.zeros((2, 160, 160), dtype=np.float32))
 
 
