@@ -147,12 +147,9 @@ def find_format(weights: str) -> str:
 
 def read_names(data: str | Path) -> dict[int, str]:
     """Return the class names by index of a dataset YAML."""
-    import yaml
+    from utils.data.dataset_yaml import read_dataset_yaml, read_names_in
 
-    names = yaml.safe_load(Path(data).read_text(encoding="utf-8")).get("names")
-    if not names:
-        raise ValueError(f"{data} has no 'names'; give a dataset YAML that lists the class names")
-    return dict(names) if isinstance(names, dict) else dict(enumerate(names))
+    return read_names_in(*read_dataset_yaml(data))
 
 
 def load_checkpoint(request: Request) -> Loaded:

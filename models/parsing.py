@@ -5,8 +5,9 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
+
+from utils.base.texts import read_yaml
 
 MODELS = Path(__file__).resolve().parent
 REQUIRED = ("nc", "anchors", "backbone", "head")
@@ -41,10 +42,7 @@ def load_spec(cfg: str | Path | dict) -> dict:
     else:
         path = find_yaml(cfg)
         name = str(path)
-        try:
-            spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+        spec = read_yaml(path)
     if not isinstance(spec, dict):
         raise ValueError(f"{name} holds no 'key: value' lines: a model file needs {', '.join(REQUIRED)}")
     missing = [key for key in REQUIRED if key not in spec]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from explainer.detectors.detector import Detector
 from explainer.errors import UsageError
+from explainer.files.sources import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_COMMAND = "python explainer/explainer.py"
@@ -169,16 +170,17 @@ def open_device(device: str):
 
 def class_names_of(data: str, count: int) -> dict[int, str]:
     """Return the class names that a dataset YAML gives; UsageError unless there are `count`."""
-    import yaml
-
-    try:
-        names = yaml.safe_load(Path(data).read_text(encoding="utf-8"))["names"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UsageError(f"--data '{data}' is no dataset YAML with class names: {error}") from error
+    content = read_yaml(data)
+    names = content.get("names") if isinstance(content, dict) else None
+    if not isinstance(names, (dict, list)):
+        raise UsageError(f"--data '{data}' is no dataset YAML with class names: 'names' is {str(names)[:60]}")
     names = dict(names) if isinstance(names, dict) else dict(enumerate(names))
-    if sorted(names) != list(range(count)):
+    if set(names) != set(range(count)):
         raise UsageError(f"--data '{data}' names {len(names)} classes, and the checkpoint has {count}")
-    return names
+    odd = next((name for name in names.values() if isinstance(name, (dict, list, set))), None)
+    if odd is not None:
+        raise UsageError(f"--data '{data}': the name of a class is {str(odd)[:60]}; give a word")
+    return {index: str(names[index]) for index in range(count)}
 
 
 def keep_freed_memory() -> None:

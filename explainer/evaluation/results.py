@@ -16,6 +16,7 @@ from explainer.errors import UsageError
 from explainer.evaluation.options import Evaluation
 from explainer.evaluation.summary import FIGURES
 from explainer.files.results import Page, write_picture
+from explainer.files.sources import read_yaml
 
 IDENTITY = ("image", "row", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride", "method", "layer", "read")
 CURVES = ("deletion_curve", "insertion_curve")
@@ -169,14 +170,23 @@ def plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
+def kept_options(path: Path) -> Evaluation:
+    """Return the options that a run kept; UsageError, naming the file, where it is damaged."""
+    content = read_yaml(path)
+    try:
+        return Evaluation(**content)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"'{path}' holds no options of an evaluation ({error}); evaluate anew, without --resume"
+        ) from error
+
+
 def resumed(options: Evaluation) -> tuple[Evaluation, Path]:
     """Return the options and the folder of the run to go on with; UsageError where there is none, or others are asked for."""
-    import yaml
-
     folder = Path(options.resume)
     if not (folder / OPTIONS).is_file():
         raise UsageError(f"--resume '{folder}' holds no {OPTIONS}; give the folder of an evaluation that was stopped")
-    kept = Evaluation(**yaml.safe_load((folder / OPTIONS).read_text(encoding="utf-8")))
+    kept = kept_options(folder / OPTIONS)
     usual, given = asdict(Evaluation()), asdict(options)
     # A page of what was measured can be asked for at any time.
     free = ("resume", "report")

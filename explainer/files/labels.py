@@ -8,6 +8,7 @@ label   a line of a file, as YOLO training reads it: `class x y width height`, o
 An image without a label file has no objects. `boxes_of` turns labels into boxes as they are typed.
 """
 
+import codecs
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -188,11 +189,30 @@ def boxes_of(labels: Iterable[Label], image_size: tuple[int, int]) -> list[Writt
 def read_labels(path: str | Path) -> list[Label]:
     """Return the labels of a file, repeated ones once; UsageError names the file and the line that is none."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).split("\n")
+    except OSError as error:
         raise UsageError(f"label file {path} cannot be read: {error}") from error
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     return list(dict.fromkeys(parse_line(line, f"{path}:{number}") for number, line in numbered))
+
+
+def read_text(path: str | Path) -> str:
+    """Return the text in a file, with newlines as line ends: UTF-8 or, after its byte order mark, UTF-16.
+
+    UsageError, naming the file and the line, for what is no such text; OSError where it cannot be read.
+    """
+    data = Path(path).read_bytes()
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UsageError(
+            f"{path} is not UTF-8 (byte 0x{data[error.start]:02x} in line {line}); save it as UTF-8"
+        ) from error
+    if "\0" in text:
+        raise UsageError(f"{path} is no text: it holds NUL characters; save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_line(line: str, where: str) -> Label:

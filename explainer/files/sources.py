@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from explainer.errors import UnreadableImageError, UsageError
-from explainer.files.labels import Label, read_labels
+from explainer.files.labels import Label, read_labels, read_text
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of the splits of a dataset YAML the first that it has.
@@ -25,6 +25,10 @@ PILLOW_ERRORS = (
     OSError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, SyntaxError,
     TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
+# Entries of a YAML with its aliases written out, and its bytes.
+MOST_YAML_ENTRIES, MOST_YAML_BYTES = 1_000_000, 8_000_000
+# What the YAML reader raises at values that do not suit their own tag, such as !!int x, a date in month 13, or depth.
+YAML_VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 ACCEPTED_DATA = "give a dataset YAML, a folder of images, a .txt list of them or an image"
 
 
@@ -69,7 +73,9 @@ class Source:
         try:
             self.loader = open_loader(str(source), vid_stride)
         except (OSError, AssertionError, ValueError, ImportError) as error:
-            wrong = "holds no image or video" if Path(source).exists() else f"cannot be opened ({first_line(error)})"
+            told = f" ({first_line(error)})"
+            empty = "holds no image or video" + told * isinstance(error, ValueError)
+            wrong = empty if os.path.exists(source) else f"cannot be opened{told}"
             raise UsageError(f"source '{source}' {wrong}; {ACCEPTED}") from error
         self.length = None if self.is_stream else getattr(self.loader, "nf", None)
         if self.length is not None:
@@ -247,31 +253,75 @@ def origins_of(data: Path) -> list[Path]:
     if found is None:
         raise UsageError(f"--data '{data}' does not exist; {ACCEPTED_DATA}")
     content = read_yaml(found)
+    if not isinstance(content, dict):
+        raise UsageError(f"--data '{data}' holds no 'key: value' lines; a dataset YAML names path, train and val")
+    root = content.get("path") or ""
+    if not isinstance(root, str) or "\0" in root:
+        raise UsageError(
+            f"--data '{data}': path is {str(root)[:60]}; give the folder that val and train are relative to"
+        )
     entry = next((content[split] for split in SPLITS if content.get(split)), None)
     if entry is None:
         raise UsageError(f"--data '{data}' names no images; a dataset YAML has a line val: or train:")
-    splits = entry if isinstance(entry, list) else [entry]
-    return [split_path(found, str(content.get("path") or ""), str(split)) for split in splits]
+    return [split_path(found, root, split) for split in parts_of(entry, data)]
 
 
-def read_yaml(path: Path) -> dict:
-    """Return the content of a dataset YAML; UsageError where it has none."""
+def parts_of(entry: object, data: Path) -> list[str]:
+    """Return the paths that a split of a dataset YAML names; UsageError for anything else."""
+    parts = entry if isinstance(entry, list) else [entry]
+    if not all(isinstance(part, str) and part and "\0" not in part for part in parts):
+        raise UsageError(f"--data '{data}': {str(entry)[:60]} is no folder, list or image, nor several of these")
+    return parts
+
+
+def read_yaml(path: str | Path) -> object:
+    """Return the content of a YAML file: no tags but YAML's own, and bounds on its size and on what aliases stand for.
+
+    UsageError, naming the file, for what is no YAML or beyond the bounds.
+    """
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8", errors="ignore"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"--data '{path}' is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"--data '{path}' holds no 'key: value' lines; a dataset YAML names path, train and val")
-    return content
+        size = Path(path).stat().st_size
+        text = read_text(path) if size <= MOST_YAML_BYTES else ""
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    if size > MOST_YAML_BYTES:
+        raise UsageError(f"'{path}' has {size / 1e6:.0f} MB; at most {MOST_YAML_BYTES / 1e6:.0f} MB of YAML are read")
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        count_entries(node, {})
+        return loader.construct_document(node)
+    except (yaml.YAMLError, *YAML_VALUE_ERRORS) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise UsageError(f"'{path}' is no YAML: {reason}") from error
+
+
+def count_entries(node, known: dict[int, int]) -> int:
+    """Return how many entries a node of a YAML has once all its aliases are written out; ValueError for too many.
+
+    known: of nodes by id, 0 of those that are not done yet. A few short lines of aliases can stand for billions of entries.
+    """
+    if id(node) not in known:
+        known[id(node)] = 0
+        children = node.value if isinstance(node.value, list) else ()
+        entries = (part for child in children for part in (child if isinstance(child, tuple) else (child,)))
+        known[id(node)] = 1 + sum(count_entries(entry, known) for entry in entries)
+    if not known[id(node)]:
+        raise ValueError("an alias stands for something that holds it")
+    if known[id(node)] > MOST_YAML_ENTRIES:
+        raise ValueError(f"its aliases stand for more than {MOST_YAML_ENTRIES} entries")
+    return known[id(node)]
 
 
 def split_path(yaml_path: Path, root: str, split: str) -> Path:
     """Return where a split lies: its path is relative to the root, and that to this tree, to the YAML or to ../datasets."""
     bases = (ROOT, yaml_path.parent, ROOT.parent / "datasets")
     candidates = [base / root / split for base in bases]
-    found = next((path for path in candidates if path.exists()), None)
+    found = next((path for path in candidates if os.path.exists(path)), None)
     if found is None:
         raise UsageError(f"--data '{yaml_path}' names {candidates[0]}, which does not exist; val.py downloads it")
     return found
@@ -289,17 +339,36 @@ def images_at(origin: Path, data: str | Path) -> Iterator[Path]:
         paths = listed_in(origin)
     else:
         paths = [origin]
-    yield from (path for path in paths if path.suffix[1:].lower() in IMG_FORMATS)
+    # What a list names and is not there is reported and counted in its turn, like an image that cannot be read.
+    yield from (path for path in paths if path.suffix[1:].lower() in IMG_FORMATS or not os.path.exists(path))
 
 
 def listed_in(path: Path) -> list[Path]:
-    """Return the paths in a list, one for each line, relative to the list's folder if they begin with a dot."""
-    lines = [line for line in map(str.strip, path.read_text(encoding="utf-8").splitlines()) if line]
-    paths = [path.parent / line if line.startswith("./") else Path(line) for line in lines]
-    missing = next((entry for entry in paths if not entry.is_file()), None)
-    if missing:
-        raise UsageError(f"--data '{path}' lists {missing}, which does not exist; one path for each line")
-    return paths
+    """Return the paths in a list, one in each line; UsageError where none of them is there.
+
+    A path is relative to the working folder or else to the list's; one that begins with ./ to the list's first. Lines may
+    be quoted, and written with the backslashes of Windows; empty ones and those that begin with # do not count.
+    """
+    try:
+        lines = [line.strip() for line in read_text(path).split("\n")]
+    except OSError as error:
+        raise UsageError(f"--data '{path}' cannot be read: {error.strerror or error}") from error
+    found = [path_in(line, path.parent) for line in lines if line and (line[0] != "#" or os.path.exists(line))]
+    if found and not any(map(os.path.exists, found)):
+        raise UsageError(
+            f"--data '{path}' lists {found[0]}, which does not exist, nor do the others; one path per line"
+        )
+    return found
+
+
+def path_in(line: str, folder: Path) -> Path:
+    """Return what a line of a list in a folder names: the first reading of it that is there, else the plainest."""
+    unquoted = line[1:-1].strip() if len(line) > 2 and line[0] == line[-1] and line[0] in "'\"" else line
+    candidates = []
+    for reading in dict.fromkeys((line, unquoted, unquoted.replace("\\", "/"))):
+        here, beside = Path(reading), folder / reading
+        candidates += (beside, here) if reading.startswith("./") else (here, beside)
+    return next((path for path in candidates if os.path.exists(path)), candidates[-1])
 
 
 def labels_beside(image: Path) -> tuple[Label, ...]:
@@ -311,6 +380,8 @@ def labels_beside(image: Path) -> tuple[Label, ...]:
 
 def read_image(path: str | Path, max_megapixels: float = math.inf) -> np.ndarray:
     """Return an image, uint8 RGB (H, W, 3); UnreadableImageError says why it is none, or that it is too large."""
+    if not os.path.isfile(path):
+        raise UnreadableImageError("it does not exist, or is no file")
     (found,) = Source(str(path), max_megapixels=max_megapixels)
     if isinstance(found, Unreadable):
         raise UnreadableImageError(found.reason)

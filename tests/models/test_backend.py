@@ -168,7 +168,7 @@ def test_without_any_names_classes_are_numbered(export_torchscript):
 def test_a_dataset_without_names_is_an_error(export_torchscript, tmp_path):
     data = tmp_path / "data.yaml"
     data.write_text("path: somewhere", encoding="utf-8")
-    with pytest.raises(ValueError, match="has no 'names'"):
+    with pytest.raises(ValueError, match="names is None; give a list of class names"):
         DetectMultiBackend(export_torchscript(), data=data)
 
 

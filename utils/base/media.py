@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from utils.base.texts import GLOB_CHARACTERS, read_list
+
 IMG_FORMATS = "bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp", "pfm"
 VID_FORMATS = "asf", "avi", "gif", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ts", "wmv"
 URL_SCHEMES = "rtsp", "rtmp", "http", "https", "tcp", "udp"
-GLOB_CHARACTERS = "*?["
 
 
 def is_url(source: str) -> bool:
@@ -49,15 +51,17 @@ def find_media(source: str | Path | Iterable[str | Path]) -> tuple[list[str], li
 
     Args:
         source: a file; a folder (its own files, sorted); a pattern such as `photos/**/*.jpg`; a `.txt` file with one of
-            these per line, relative to the working folder or else to the list; or a sequence of these.
+            these per line, see `utils.base.texts.read_list`; or a sequence of these.
 
     Raises:
-        FileNotFoundError: when something named is not there, or holds no image or video.
+        FileNotFoundError: when something named is not there, or holds no image or video. Of the lines of a list one
+            must be there; the others are among the images, and cannot be read.
     """
     named = [source] if isinstance(source, str | Path) else list(source)
     files = [file for item in named for file in _expand(str(item))]
-    images = [file for file in files if _suffix(file) in IMG_FORMATS]
-    videos = [file for file in files if _suffix(file) in VID_FORMATS]
+    # What a list names and is not there counts as an image that cannot be read.
+    images = [file for file in files if _suffix(file) in IMG_FORMATS or not os.path.exists(file)]
+    videos = [file for file in files if _suffix(file) in VID_FORMATS and os.path.exists(file)]
     if not images and not videos:
         raise FileNotFoundError(
             f"no image or video in {', '.join(map(str, named))}; "
@@ -88,11 +92,9 @@ def _absolute(path: Path) -> str:
 
 
 def _listed_files(listing: Path) -> list[str]:
-    """Return the files that the lines of a text file name."""
-    try:
-        lines = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise OSError(f"{listing} is no UTF-8 text with one path per line") from error
-    relative = listing.parent
-    paths = [line if Path(line).exists() else str(relative / line) for line in lines if line]
-    return [file for path in paths for file in _expand(path)]
+    """Return the files that the lines of a text file name, and what is not there but was named."""
+    return [file for path in read_list(listing) for file in (_expand(path) if _names_something(path) else [path])]
+
+
+def _names_something(path: str) -> bool:
+    return os.path.exists(path) or any(character in path for character in GLOB_CHARACTERS)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from types import NoneType
 from typing import Any
-
-import yaml
 
 from utils.base.checks import check_file
 from utils.base.downloads import safe_download
 from utils.base.logger import LOGGER
 from utils.base.paths import ROOT
+from utils.base.texts import read_yaml
 
 SPLITS = ("train", "val", "test")
 
@@ -29,11 +29,12 @@ def check_dataset(data: str | Path | dict, autodownload: bool = True) -> dict[st
     Raises:
         ValueError: for a file that is no such description; FileNotFoundError: for data that are not there.
     """
-    source, content = _read(data)
+    source, content = read_dataset_yaml(data)
     missing = [key for key in ("train", "val", "names") if not content.get(key)]
     if missing:
         raise ValueError(f"{source} lacks {', '.join(missing)}: a dataset YAML names train, val and names")
-    names = _indexed_names(source, content)
+    names = read_names_in(source, content)
+    _check_places(source, content)
     root = _find_root(source, content)
     content |= {split: _resolve(root, content.get(split)) for split in SPLITS}
     content |= {"path": root, "names": names, "nc": len(names)}
@@ -41,31 +42,58 @@ def check_dataset(data: str | Path | dict, autodownload: bool = True) -> dict[st
     return content
 
 
-def _read(data: str | Path | dict) -> tuple[Path, dict[str, Any]]:
+def read_dataset_yaml(data: str | Path | dict) -> tuple[Path, dict[str, Any]]:
     """Return the path of the YAML, for messages, and a copy of its content."""
     if isinstance(data, dict):
         return Path(data.get("yaml_file", "the dataset")), dict(data)
     path = Path(check_file(data, suffix=(".yaml", ".yml")))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8", errors="ignore"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no 'key: value' lines: a dataset YAML names train, val and names")
     return path, content | {"yaml_file": str(path)}
 
 
-def _indexed_names(source: Path, content: dict[str, Any]) -> dict[int, str]:
-    """Return the names by index; ValueError where indices have gaps or do not agree with `nc`."""
-    names = content["names"]
-    if not isinstance(names, (dict, list)):
-        raise ValueError(f"{source}: names is {names!r}; give a list of class names, or one 'index: name' per line")
+def read_names_in(source: Path, content: dict[str, Any]) -> dict[int, str]:
+    """Return the names by index; ValueError where there are none, indices have gaps, or they do not agree with `nc`."""
+    names = content.get("names")
+    if not isinstance(names, (dict, list)) or not names:
+        raise ValueError(
+            f"{source}: names is {_shown(names)}; give a list of class names, or one 'index: name' per line"
+        )
     names = dict(names) if isinstance(names, dict) else dict(enumerate(names))
     if set(names) != set(range(len(names))):
-        raise ValueError(f"{source}: names has the indices {list(names)}; number the {len(names)} classes from 0 on")
+        raise ValueError(
+            f"{source}: names has the indices {_shown(list(names))}; number the {len(names)} classes from 0 on"
+        )
+    for index, name in names.items():
+        if isinstance(name, (dict, list, set)):
+            raise ValueError(f"{source}: the name of class {index} is {_shown(name)}; give a word")
     if content.get("nc", len(names)) != len(names):
-        raise ValueError(f"{source}: nc is {content['nc']}, but there are {len(names)} names; correct one of them")
+        raise ValueError(
+            f"{source}: nc is {_shown(content['nc'])}, but there are {len(names)} names; correct one of them"
+        )
     return {index: str(names[index]) for index in range(len(names))}
+
+
+def _check_places(source: Path, content: dict[str, Any]) -> None:
+    """Raise ValueError for a path or a split that is no text, or of splits a list of texts."""
+    root = content.get("path")
+    if not isinstance(root, (str, Path, NoneType)) or "\0" in str(root):
+        raise ValueError(f"{source}: path is {_shown(root)}; give the folder that the splits are relative to")
+    for split in SPLITS:
+        entry = content.get(split)
+        parts = entry if isinstance(entry, list) else [entry] if entry else []
+        wrong = [part for part in parts if not isinstance(part, (str, Path)) or not part or "\0" in str(part)]
+        if wrong:
+            raise ValueError(
+                f"{source}: {split} is {_shown(entry)}; give a folder of images, a list of them, or several of these"
+            )
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message, shortened."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _find_root(source: Path, content: dict[str, Any]) -> Path:
@@ -103,7 +131,7 @@ def _check_present(source: Path, content: dict[str, Any], autodownload: bool) ->
     if autodownload and isinstance(address, str) and address.startswith("http") and address.endswith(".zip"):
         _fetch(address, content["path"].parent)
     if absent := _absent(content):
-        hint = "; its download entry is a script, which you can run yourself" if address and "\n" in address else ""
+        hint = "; its download entry is a script, which you can run yourself" if "\n" in str(address) else ""
         raise FileNotFoundError(
             f"{source}: {', '.join(map(str, absent))} does not exist; correct path, train and val in it{hint}"
         )

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.base.texts import read_text
+
+# float32, which labels are kept in, tells no larger whole numbers apart.
+MOST_CLASSES = 2**24
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -44,11 +49,8 @@ def read_labels(path: str | Path) -> Labels:
     Raises:
         ValueError: naming the line, for what is no such line; OSError: where the file cannot be read.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError("is no text") from error
-    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    texts = read_text(path).split("\n")
+    lines = [(number, line.split()) for number, line in enumerate(texts, start=1) if line.strip()]
     parsed = [_parse(number, words) for number, words in lines]
     if not parsed:
         return Labels()
@@ -69,7 +71,7 @@ def _parse(number: int, words: list[str]) -> list[float]:
     if len(values) < 5 or (len(values) > 5 and (len(values) < 7 or len(values) % 2 == 0)):
         raise ValueError(f"line {number}: {len(values)} numbers; needed are class x y width height, or an outline")
     category, *coordinates = values
-    if not category.is_integer() or category < 0:
+    if not category.is_integer() or not 0 <= category < MOST_CLASSES:
         raise ValueError(f"line {number}: class {category:g} is no whole number from 0 on")
     outside = [value for value in coordinates if not 0 <= value <= 1]
     if outside:

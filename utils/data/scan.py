@@ -13,6 +13,7 @@ from PIL import Image
 from utils.base.image_io import PILLOW_ERRORS, check_pixels, read_image
 from utils.base.logger import LOGGER
 from utils.base.media import IMG_FORMATS
+from utils.base.texts import read_list
 from utils.data.labels import Labels, img2label_paths, read_labels
 
 THREADS = 8
@@ -48,7 +49,8 @@ def find_images(path: str | Path | Iterable[str | Path]) -> list[str]:
     """
     given = [path] if isinstance(path, str | Path) else list(path)
     files = [file for part in given for file in _listed(Path(part))]
-    images = sorted(str(file) for file in files if file.suffix[1:].lower() in IMG_FORMATS)
+    # What a list names and is not there is reported with the images that cannot be read.
+    images = sorted(str(file) for file in files if file.suffix[1:].lower() in IMG_FORMATS or not file.exists())
     if not images:
         named = ", ".join(map(str, given))
         raise FileNotFoundError(f"no images in {named}; images end in {' '.join(IMG_FORMATS)}")
@@ -60,8 +62,7 @@ def _listed(path: Path) -> list[Path]:
         return [file for file in path.rglob("*") if file.is_file()]
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give a folder with images, or a text file with one per line")
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [path.parent / line[2:] if line.startswith("./") else Path(line) for line in map(str.strip, lines) if line]
+    return [Path(listed) for listed in read_list(path)]
 
 
 def scan(images: list[str], prefix: str = "") -> list[Entry]:
@@ -97,7 +98,8 @@ def _examine(image: str, label_file: str) -> Entry:
         text = str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
         return replace(entry, problem=text if image in text or label_file in text else f"{image}: {text}")
     except ValueError as error:
-        return replace(entry, problem=f"{label_file}: {error}")
+        text = str(error)
+        return replace(entry, problem=text if label_file in text else f"{label_file}: {text}")
 
 
 def _image_size(path: str) -> tuple[int, int]:

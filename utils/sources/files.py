@@ -11,6 +11,7 @@ import numpy as np
 from utils.augmentations import FrameTransform
 from utils.base.image_io import read_image
 from utils.base.media import find_media
+from utils.base.texts import missing_line
 
 Item = tuple[str, np.ndarray, np.ndarray, cv2.VideoCapture | None, str]
 
@@ -46,6 +47,8 @@ class LoadImages:
             FileNotFoundError: when there is none.
         """
         images, videos = find_media(path)
+        named = [path] if isinstance(path, str | Path) else list(path)
+        self._listings = [item for item in named if str(item).lower().endswith(".txt")]
         self.files = images + videos
         self.nf = len(self.files)
         self.video_flag = [False] * len(images) + [True] * len(videos)
@@ -77,7 +80,17 @@ class LoadImages:
     def _image(self, path: str) -> np.ndarray:
         self.mode = "image"
         self.count += 1
-        return read_image(path, self.max_pixels)
+        try:
+            return read_image(path, self.max_pixels)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{path} does not exist{self._named_where(path)}") from error
+
+    def _named_where(self, path: str) -> str:
+        """Say which line of a list names a file, where one does."""
+        for listing in self._listings:
+            if number := missing_line(listing, path):
+                return f"; it is named in line {number} of {listing}"
+        return ""
 
     def _next_frame(self, path: str) -> np.ndarray | None:
         """Return the video's next frame, or None after the last one."""

@@ -13,6 +13,7 @@ import numpy as np
 from utils.augmentations import FrameTransform
 from utils.base.logger import LOGGER
 from utils.base.media import hide_password
+from utils.base.texts import read_text
 
 # A stream or a video that names no speed, or an absurd one, is taken to have this one.
 DEFAULT_FPS, HIGHEST_FPS = 30.0, 300.0
@@ -238,7 +239,7 @@ def _addresses(sources: str) -> list[str]:
         if path.suffix.lower() == ".streams":
             raise FileNotFoundError(f"{sources} does not exist; give a text file with one stream per line")
         return [str(sources)]
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(path).split("\n")]
     addresses = [line for line in lines if line and not line.startswith("#")]
     if not addresses:
         raise OSError(f"{sources} names no stream; write one address per line")

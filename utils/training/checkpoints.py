@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from explainer.checkpoints.checkpoint import read_checkpoint
 from utils.base.logger import LOGGER
 from utils.base.paths import ROOT, naming_failed_writes
+from utils.base.texts import read_yaml
 from utils.training.model_ema import ModelEMA, de_parallel
 from utils.training.options import TrainOptions
 
@@ -115,7 +115,10 @@ def take_up(options: TrainOptions) -> tuple[TrainOptions, dict[str, Any], Path]:
     folder = last.resolve().parent.parent
     saved = _saved_options(folder, entries)
     known = {each.name for each in fields(TrainOptions)}
-    restored = TrainOptions(**{name: value for name, value in saved.items() if name in known})
+    try:
+        restored = TrainOptions(**{name: value for name, value in saved.items() if name in known})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'opt.yaml'} holds options that cannot be: {error}") from error
     LOGGER.info(f"Resuming {last} after epoch {entries['epoch']}, up to {restored.epochs} epochs")
     return replace(restored, weights=str(last), resume=str(last), trust=options.trust), entries, folder
 
@@ -132,7 +135,10 @@ def _saved_options(folder: Path, entries: dict[str, Any]) -> dict[str, Any]:
     """Return the options in the run's opt.yaml, or where there is none those in its checkpoint."""
     path = folder / "opt.yaml"
     if path.is_file():
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        saved = read_yaml(path)
+        if not isinstance(saved, dict):
+            raise ValueError(f"{path} is damaged: it holds no options; delete it to take those in last.pt")
+        return saved
     saved = entries.get("opt")
     if not saved:
         raise ValueError(f"{folder} has no opt.yaml, and its last.pt no options; begin anew with --weights")

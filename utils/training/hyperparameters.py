@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from utils.base.checks import check_yaml
 from utils.base.logger import LOGGER
 from utils.base.paths import ROOT
+from utils.base.texts import read_yaml
 
 DEFAULT = ROOT / "data/hyps/hyp.scratch-low.yaml"
 PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup", "copy_paste")
@@ -29,7 +29,7 @@ def load_hyp(hyp: str | Path | dict) -> dict[str, float]:
     content = dict(hyp) if isinstance(hyp, dict) else _read(Path(check_yaml(hyp)))
     source = "the hyperparameters" if isinstance(hyp, dict) else str(hyp)
     defaults = _read(DEFAULT)
-    unknown = sorted(content.keys() - defaults.keys() - OPTIONAL.keys())
+    unknown = sorted(map(str, content.keys() - defaults.keys() - OPTIONAL.keys()))
     if unknown:
         raise ValueError(f"{source}: {unknown[0]} is unknown; known are {', '.join([*defaults, *OPTIONAL])}")
     missing = [name for name in defaults if name not in content]
@@ -41,10 +41,7 @@ def load_hyp(hyp: str | Path | dict) -> dict[str, float]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8", errors="ignore"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no 'name: value' lines; see {DEFAULT}")
     return content
@@ -54,8 +51,8 @@ def _number(source: str, name: str, value: Any) -> float:
     try:
         # YAML reads 1e-3, without a point, as text.
         return float(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{source}: {name} is {value!r}; give a number") from error
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"{source}: {name} is {str(value)[:60]!r}; give a number") from error
 
 
 def _check(source: str, values: dict[str, float]) -> None:
@@ -63,7 +60,7 @@ def _check(source: str, values: dict[str, float]) -> None:
         if not 0 <= values[name] <= 1:
             raise ValueError(f"{source}: {name} is {values[name]}; give a probability from 0 to 1")
     for name, value in values.items():
-        if value < 0 or (name in POSITIVE and value == 0):
+        if not 0 <= value < math.inf or (name in POSITIVE and value == 0):
             raise ValueError(f"{source}: {name} is {value}; give a number above 0")
 
 

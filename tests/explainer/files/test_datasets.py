@@ -4,8 +4,8 @@ import cv2
 import pytest
 from scenes import picture
 
-from explainer.errors import UsageError
-from explainer.files.sources import labelled_images
+from explainer.errors import UnreadableImageError, UsageError
+from explainer.files.sources import labelled_images, read_image
 
 
 @pytest.fixture
@@ -69,7 +69,35 @@ def test_a_yaml_without_images_is_told(images, tmp_path, content, message):
 
 def test_a_list_with_a_missing_image_and_a_folder_without_any_are_told(tmp_path):
     (tmp_path / "list.txt").write_text("nowhere.png\n", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"lists nowhere\.png, which does not exist"):
+    with pytest.raises(UsageError, match=r"lists .*nowhere\.png, which does not exist"):
         labelled_images(tmp_path / "list.txt", 1.0, 0)
     with pytest.raises(UsageError, match="holds no image"):
         labelled_images(tmp_path, 1.0, 0)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_with_a_line_that_names_nothing_keeps_it_to_be_reported(images, tmp_path, encoding):
+    listed = tmp_path / "list.txt"
+    lines = ["# the best", f'"{images}/3.png"', "nowhere.png", "", "set\\images\\val\\1.png"]
+    listed.write_bytes("\r\n".join(lines).encode(encoding))
+    found = [image.path for image in labelled_images(listed, 1.0, 0)]
+    assert sorted(path.name for path in found if path.exists()) == ["1.png", "3.png"]
+    (missing,) = [path for path in found if not path.exists()]
+    with pytest.raises(UnreadableImageError, match="does not exist"):
+        read_image(missing)
+
+
+def test_a_list_or_yaml_that_is_not_utf8_is_named(tmp_path):
+    for name in ("list.txt", "data.yaml"):
+        (tmp_path / name).write_bytes("val: images\nnames: [狗]".encode("gbk"))
+        with pytest.raises(UsageError, match=rf"{name} is not UTF-8 \(byte 0x.. in line 2\)|{name}' is not UTF-8"):
+            labelled_images(tmp_path / name, 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    "content", ["val: 5", "val: {a: b}", "val: [null]", "path: [a]\nval: b", 'path: "a\\0b"\nval: b']
+)
+def test_an_odd_split_or_path_of_a_yaml_is_told(tmp_path, content):
+    (tmp_path / "data.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"data\.yaml"):
+        labelled_images(tmp_path / "data.yaml", 1.0, 0)

@@ -51,7 +51,7 @@ def test_a_bad_line_is_named_with_its_file(tmp_path, text, message):
 
 def test_what_is_no_text_is_named(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match=r"a\.txt cannot be read"):
+    with pytest.raises(UsageError, match=r"a\.txt is not UTF-8"):
         read_labels(tmp_path / "a.txt")
 
 
