@@ -47,7 +47,13 @@ def check_anchors(
     prefix = colorstr("AutoAnchor: ")
     head = model.model[-1]
     sizes = _object_sizes(dataset, imgsz)
-    if not len(sizes):
+    learnable = (sizes >= SMALLEST_SIDE).any(1)
+    if not learnable.any():
+        if len(sizes):
+            LOGGER.warning(
+                f"{prefix}WARNING: all {len(sizes)} objects are smaller than {SMALLEST_SIDE:g} pixels at --imgsz {imgsz}, "
+                "so they shape no anchors; keeping those of the model. Check the labels, or train at a larger size"
+            )
         return
     rng = np.random.default_rng(seed)
     zoomed = sizes * rng.uniform(1 - ZOOM, 1 + ZOOM, size=(len(sizes), 1))
@@ -74,9 +80,14 @@ def kmean_anchors(
     """Return `n` anchors (n, 2) in pixels, small to large, for the objects of a data set.
 
     They are the k-means of widths and heights, then changed at random `gen` times, where that lets objects fit better.
+    ValueError where all objects are too small for that.
     """
     sizes = _object_sizes(dataset, img_size)
     sizes = sizes[(sizes >= SMALLEST_SIDE).any(1)]
+    if not len(sizes):
+        raise ValueError(
+            f"no object has {SMALLEST_SIDE:g} pixels at image size {img_size}, so there are no anchors for them"
+        )
     rng = np.random.default_rng(seed)
     anchors = _k_means(sizes, n, rng)
     best = _mean_fit(anchors, sizes, thr)
