@@ -17,7 +17,7 @@ from tiny_models import tiny_spec
 import train
 from explainer.checkpoints.checkpoint import read_checkpoint
 from models.loading import attempt_load
-from utils.training.checkpoints import strip_optimizer
+from utils.training.checkpoints import restored_options, strip_optimizer
 from utils.training.options import TrainOptions
 from utils.training.results_log import COLUMNS, read_results
 from utils.training.trainer import Trainer
@@ -210,6 +210,13 @@ def test_resume_without_a_path_takes_the_latest_run(squares, tmp_path, monkeypat
         main(squares, tmp_path, epochs=2)
     assert train.main(train.parse_opt(["--resume", "--project", str(tmp_path)])) == 0
     assert len(rows_of(tmp_path / "exp")) == 2
+
+
+@pytest.mark.parametrize("content", ["- a", "epochs: [", "epochs: [1]", "epochs: many", ""])
+def test_a_damaged_opt_yaml_is_one_line_that_names_it(tmp_path, content):
+    (tmp_path / "opt.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"opt\.yaml"):
+        restored_options(tmp_path, {})
 
 
 def test_a_finished_training_cannot_be_resumed(trained, capsys):

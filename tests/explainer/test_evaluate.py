@@ -164,6 +164,15 @@ def test_rows_that_do_not_reach_the_disk_are_an_error_and_going_on_makes_them_ag
     assert sorted(without_cost(rows_of(folder)), key=key) == sorted(without_cost(rows_of(finished)), key=key)
 
 
+@pytest.mark.parametrize("content", ["- a", "steps: [", "steps: many", "colour: red", ""])
+def test_a_damaged_options_yaml_is_one_line_that_names_it(tmp_path, content, capsys):
+    (tmp_path / "options.yaml").write_text(content, encoding="utf-8")
+    assert main(parse_opt(["--resume", str(tmp_path)])) == 2
+    captured = capsys.readouterr().err
+    assert "options.yaml" in captured
+    assert captured.count("\n") == 1
+
+
 def test_several_layers_and_fusions_are_evaluated_each_by_itself(command):
     _, folder = command(
         "--method",

@@ -16,6 +16,8 @@ from utils.base.paths import naming_failed_writes
 
 THREADS = 8
 CACHES = ("ram", "disk")
+# What numpy raises at files that are no arrays, or only the beginning of one.
+ARRAY_ERRORS = (OSError, ArithmeticError, AttributeError, EOFError, LookupError, SyntaxError, TypeError, ValueError)
 
 # The image (H, W, 3) uint8 BGR, its (height, width) in the file, and as it is here.
 Loaded = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
@@ -39,7 +41,8 @@ class ImageStore:
     def _load(self, index: int) -> Loaded:
         path = self.files[index]
         array = _array_path(path)
-        im = np.load(array) if self._arrays and array.exists() else read_image(path)
+        im = _read_array(array) if self._arrays else None
+        im = read_image(path) if im is None else im
         height, width = im.shape[:2]
         ratio = self.img_size / max(height, width)
         if ratio != 1:
@@ -69,9 +72,16 @@ class ImageStore:
 
     def _write_array(self, index: int) -> int:
         path = _array_path(self.files[index])
-        if not path.exists():
-            with naming_failed_writes(path):
-                np.save(path, read_image(self.files[index]))
+        if not _is_picture(_open_array(path)):
+            im = read_image(self.files[index])
+            part = path.with_name(f"{path.name}.{os.getpid()}.part")
+            try:
+                with naming_failed_writes(path):
+                    with part.open("wb") as file:
+                        np.save(file, im)
+                    part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
         return path.stat().st_size
 
     def _fits_into_memory(self, prefix: str, samples: int = 30, margin: float = 1.1) -> bool:
@@ -86,6 +96,27 @@ class ImageStore:
                 f"{prefix}WARNING: images need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: not cached"
             )
         return needed <= free
+
+
+def _read_array(path: Path) -> np.ndarray | None:
+    """Return the picture (H, W, 3) uint8 in an array's file; None for one that is cut off, damaged or not there."""
+    array = _open_array(path)
+    return np.array(array) if _is_picture(array) else None
+
+
+def _open_array(path: Path) -> np.ndarray | None:
+    """Return an array's file mapped into memory, which takes none for it; None for one that is cut off or not there."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ARRAY_ERRORS:
+        return None
+
+
+def _is_picture(array: np.ndarray | None) -> bool:
+    """Whether an array is (H, W, 3) uint8."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+        return False
+    return array.ndim == 3 and array.shape[2] == 3 and array.size > 0
 
 
 def _array_path(path: str) -> Path:

@@ -113,14 +113,19 @@ def take_up(options: TrainOptions) -> tuple[TrainOptions, dict[str, Any], Path]:
     if entries.get("optimizer") is None or entries.get("epoch", -1) < 0:
         raise ValueError(f"{last}: this training is finished; to train on from it, give --weights {last}")
     folder = last.resolve().parent.parent
+    restored = restored_options(folder, entries)
+    LOGGER.info(f"Resuming {last} after epoch {entries['epoch']}, up to {restored.epochs} epochs")
+    return replace(restored, weights=str(last), resume=str(last), trust=options.trust), entries, folder
+
+
+def restored_options(folder: Path, entries: dict[str, Any]) -> TrainOptions:
+    """Return the options of a run, whose last checkpoint has `entries`; ValueError, naming the file, for damaged ones."""
     saved = _saved_options(folder, entries)
     known = {each.name for each in fields(TrainOptions)}
     try:
-        restored = TrainOptions(**{name: value for name, value in saved.items() if name in known})
+        return TrainOptions(**{name: value for name, value in saved.items() if name in known})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'opt.yaml'} holds options that cannot be: {error}") from error
-    LOGGER.info(f"Resuming {last} after epoch {entries['epoch']}, up to {restored.epochs} epochs")
-    return replace(restored, weights=str(last), resume=str(last), trust=options.trust), entries, folder
 
 
 def find_latest(project: Path) -> Path:

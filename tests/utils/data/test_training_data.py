@@ -63,6 +63,23 @@ def test_a_cache_changes_nothing(squares, cache):
     assert (squares / "images/2.npy").exists() == (cache == "disk")
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:200], lambda data: data[:20], lambda data: b"", lambda data: b"x" * 300]
+)
+def test_a_damaged_array_of_the_cache_is_made_anew(squares, damage):
+    plain = LoadImagesAndLabels(squares / "images", 32)
+    LoadImagesAndLabels(squares / "images", 32, cache_images="disk")
+    array = squares / "images/2.npy"
+    whole = array.read_bytes()
+    array.write_bytes(damage(whole))
+    cached = LoadImagesAndLabels(squares / "images", 32, cache_images="disk")
+    assert array.read_bytes() == whole
+    assert torch.equal(plain[2][0], cached[2][0])
+    array.write_bytes(damage(whole))
+    assert torch.equal(plain[2][0], cached[2][0])
+    assert not list(squares.rglob("*.part"))
+
+
 def test_single_cls_makes_one_class_of_all(squares):
     dataset = LoadImagesAndLabels(squares / "images", 64, single_cls=True)
     assert {row[0] for rows in dataset.labels for row in rows.tolist()} == {0}
