@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from utils.base.texts import GLOB_CHARACTERS, read_list
+from utils.base.texts import GLOB_CHARACTERS, is_there, read_list
 
 IMG_FORMATS = "bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp", "pfm"
 VID_FORMATS = "asf", "avi", "gif", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ts", "wmv"
@@ -77,9 +77,10 @@ def _suffix(path: str) -> str:
 def _expand(item: str) -> list[str]:
     """Return the absolute paths of the files that one item of a source names."""
     path = Path(item)
-    if path.is_dir():
+    # Unlike those of Path these take a name that no file can have.
+    if os.path.isdir(item):
         return sorted(_absolute(file) for file in path.iterdir() if file.is_file())
-    if path.is_file():
+    if os.path.isfile(item):
         return _listed_files(path) if path.suffix.lower() == ".txt" else [_absolute(path)]
     if any(character in item for character in GLOB_CHARACTERS):
         return [_absolute(Path(file)) for file in sorted(glob.glob(item, recursive=True)) if Path(file).is_file()]
@@ -93,8 +94,4 @@ def _absolute(path: Path) -> str:
 
 def _listed_files(listing: Path) -> list[str]:
     """Return the files that the lines of a text file name, and what is not there but was named."""
-    return [file for path in read_list(listing) for file in (_expand(path) if _names_something(path) else [path])]
-
-
-def _names_something(path: str) -> bool:
-    return os.path.exists(path) or any(character in path for character in GLOB_CHARACTERS)
+    return [file for path in read_list(listing) for file in (_expand(path) if is_there(path) else [path])]

@@ -92,7 +92,7 @@ def read_list(path: str | Path) -> list[str]:
     """
     lines = [line.strip() for line in read_text(path).split("\n")]
     found = [_path_in(line, Path(path).parent) for line in lines if line and (line[0] != "#" or os.path.exists(line))]
-    if found and not any(map(_is_there, found)):
+    if found and not any(map(is_there, found)):
         raise FileNotFoundError(f"{path} names nothing that is there, the first is {found[0]}; write one path per line")
     return found
 
@@ -110,7 +110,7 @@ def _path_in(line: str, folder: Path) -> str:
     unquoted = line[1:-1].strip() if len(line) > 2 and line[0] == line[-1] and line[0] in "'\"" else line
     readings = dict.fromkeys((line, unquoted, unquoted.replace("\\", "/")))
     candidates = [path for reading in readings for path in _places(reading, folder)]
-    return next((path for path in candidates if _is_there(path)), candidates[-1])
+    return next((path for path in candidates if is_there(path)), candidates[-1])
 
 
 def _places(reading: str, folder: Path) -> tuple[str, str]:
@@ -118,6 +118,7 @@ def _places(reading: str, folder: Path) -> tuple[str, str]:
     return (beside, reading) if reading.startswith("./") else (reading, beside)
 
 
-def _is_there(path: str) -> bool:
+def is_there(path: str) -> bool:
+    """Whether a path, or a file that suits a pattern, exists."""
     is_pattern = any(character in path for character in GLOB_CHARACTERS)
     return os.path.exists(path) or (is_pattern and any(glob.iglob(path, recursive=True)))
