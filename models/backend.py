@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from models.loading import attempt_load
 from utils.base.downloads import attempt_download
 from utils.base.logger import LOGGER
 
-SMALLEST_STRIDE = 32
+SMALLEST_STRIDE, LARGEST_STRIDE = 32, 1024
+# Python's parser can end the process over brackets or signs inside each other.
+NESTED = re.compile(r"(?:[-+~(\[{]\s*){50}")
 CPU = torch.device("cpu")
 
 
@@ -89,7 +92,8 @@ class DetectMultiBackend(nn.Module):
             data: a dataset YAML; its names are taken where the model brings none.
             fp16: run in half precision where the device can; ONNX always runs as it was exported.
             fuse: merge convolutions with their normalisation (`.pt`).
-            trust: unpickle whatever a `.pt` says, which can run any program: for files you made yourself.
+            trust: unpickle whatever a `.pt` says, or run TorchScript, which can run any program or write files: for files you
+                made yourself.
 
         Raises:
             ValueError: for an unknown format, or a file that is not what its suffix says.
@@ -165,19 +169,29 @@ def load_torchscript(request: Request) -> Loaded:
     """Load a `.torchscript` file; `config.txt` inside it holds stride and names as JSON."""
     extra = {"config.txt": ""}
     path = request.path
+    if not request.trust:
+        raise ValueError(
+            f"{path} is TorchScript, a program that can write files when it runs; "
+            "give --trust (trust=True) for a file you made yourself, or the .pt or .onnx file of the same model"
+        )
     try:
         model = torch.jit.load(path, _extra_files=extra, map_location=request.device)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is no TorchScript model ({_first_line(error)}); export it again") from error
     model = model.half() if request.half_on_gpu else model.float()
-    config = json.loads(extra["config.txt"] or "{}")
-    return Loaded(model, request.half_on_gpu, *_stride_and_names(config))
+    try:
+        config = json.loads(extra["config.txt"] or "{}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} has a config.txt inside that is no JSON ({_first_line(error)}); export again"
+        ) from error
+    return Loaded(model, request.half_on_gpu, *_stride_and_names(path, config))
 
 
 def load_onnx(request: Request) -> Loaded:
     """Load an `.onnx` file with ONNX Runtime."""
     model = OnnxModel(request.path, request.device)
-    return Loaded(model, model.fp16, *_stride_and_names(model.metadata))
+    return Loaded(model, model.fp16, *_stride_and_names(request.path, model.metadata))
 
 
 def load_opencv(request: Request) -> Loaded:
@@ -205,7 +219,7 @@ class OnnxModel:
             LOGGER.warning("WARNING: this ONNX Runtime cannot use CUDA; `pip install onnxruntime-gpu` for one that can")
         try:
             self.session = runtime.InferenceSession(path, providers=[*available, "CPUExecutionProvider"])
-        except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented) as error:
+        except _exceptions_of(errors) as error:
             raise ValueError(f"{path} is no ONNX model that runs here ({_first_line(error)}); export again") from error
         self.path, self.input = path, self.session.get_inputs()[0]
         self.fp16 = "float16" in self.input.type
@@ -221,6 +235,12 @@ class OnnxModel:
                 f"give --imgsz {' '.join(map(str, expected[2:]))}, or export with --dynamic"
             )
         return self.session.run(None, {self.input.name: im.cpu().numpy()})
+
+
+def _exceptions_of(module: Any) -> tuple[type[Exception], ...]:
+    """Return the exceptions of ONNX Runtime, which have no base of their own, and what it raises beside them."""
+    own = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Exception)]
+    return (*own, RuntimeError, ValueError)
 
 
 def _import_onnxruntime(path: str) -> Any:
@@ -253,14 +273,32 @@ class OpenCVModel:
             return self.net.forward()
 
 
-def _stride_and_names(metadata: dict[str, Any]) -> tuple[int, dict[int, str] | None]:
+def _stride_and_names(path: str, metadata: Any) -> tuple[int, dict[int, str] | None]:
     """Return stride and names from what an export wrote about its model; names can be the text of a dictionary."""
-    names = metadata.get("names")
-    if isinstance(names, str):
-        names = ast.literal_eval(names)
-    if names:
-        names = {int(index): name for index, name in (names.items() if isinstance(names, dict) else enumerate(names))}
-    return int(metadata.get("stride", SMALLEST_STRIDE)), names or None
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path} says nothing about its model that can be read; export it again")
+    try:
+        names = metadata.get("names")
+        if isinstance(names, str):
+            names = _read_literal(names)
+        if names:
+            pairs = names.items() if isinstance(names, dict) else enumerate(names)
+            names = {int(index): str(name) for index, name in pairs}
+        stride = int(metadata.get("stride", SMALLEST_STRIDE))
+    except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError) as error:
+        raise ValueError(
+            f"{path} has names or a stride that cannot be read ({_first_line(error)}); export again"
+        ) from error
+    if not 1 <= stride <= LARGEST_STRIDE:
+        raise ValueError(f"{path} has a stride of {stride} pixels; export it again")
+    return stride, names or None
+
+
+def _read_literal(text: str) -> Any:
+    """Return what the text of a dictionary or list says; ValueError for one that is nested as no list of names is."""
+    if NESTED.search(text):
+        raise ValueError("names nested without end")
+    return ast.literal_eval(text)
 
 
 def _first_line(error: Exception) -> str:

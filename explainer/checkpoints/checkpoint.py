@@ -195,7 +195,10 @@ def _find_folder(path: Path, archive: zipfile.ZipFile) -> str:
     """Return the folder of the archive that everything is in."""
     names = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in names):
-        raise CheckpointError(f"{path} is a TorchScript model; rename it so that it ends in .torchscript")
+        raise CheckpointError(
+            f"{path} is a TorchScript model, which is a program that can write files; one that you made yourself runs "
+            "when its name ends in .torchscript and --trust (trust=True) is given"
+        )
     folders = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
     if len(folders) != 1:
         raise CheckpointError(f"{path} is a zip archive, but no checkpoint; give a .pt file that YOLOv5 saved")

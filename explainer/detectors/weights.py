@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 
 from explainer.detectors.detector import Detector
@@ -67,7 +68,8 @@ def open_model(
     entries = check_weights(weights)
     place = open_device(device) if any(isinstance(entry, (str, Path)) for entry in entries) else None
     if is_exported(entries[0]):
-        return load_exported(entries[0], device=place, fp16=half, data=data, dnn=dnn)
+        check_program(entries[0], trust)
+        return load_exported(entries[0], trust=trust, device=place, fp16=half, data=data, dnn=dnn)
     models = [load(entry, place, half, trust) if isinstance(entry, (str, Path)) else entry for entry in entries]
     if data:
         for model in models:
@@ -101,10 +103,22 @@ def load(path: str | Path, device, half: bool, trust: bool):
     return model.half() if half and device.type != "cpu" else model
 
 
-def load_exported(path: str | Path, **how):
+def check_program(path: str | Path, trust: bool) -> None:
+    """Raise UsageError for a TorchScript file that nobody vouches for: it is a program, which can write files."""
+    if Path(path).suffix.lower() == ".torchscript" and not trust:
+        raise UsageError(
+            f"weights '{path}' are TorchScript, a program that can write files when it runs; "
+            "give --trust (trust=True) for a file you made yourself, or the .pt or .onnx file of the same model"
+        )
+
+
+def load_exported(path: str | Path, *, trust: bool = False, **how):
     """Return the backend of an exported model; UsageError for a file that is none, or that cannot be run here."""
     from models.common import DetectMultiBackend
 
+    # Stock YOLOv5 runs whatever it is given.
+    if "trust" in signature(DetectMultiBackend).parameters:
+        how["trust"] = trust
     # What a stock checkout and this tree raise for formats, files and runtimes that are not there.
     try:
         return DetectMultiBackend(str(path), **how).eval()

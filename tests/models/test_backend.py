@@ -11,7 +11,7 @@ import torch
 from tiny_models import save, tiny_detector
 from torch import nn
 
-from models.backend import DetectMultiBackend, OpenCVModel
+from models.backend import DetectMultiBackend, OpenCVModel, _stride_and_names
 from utils.base.logger import LOGGER
 
 NAMES = {0: "cat", 1: "dog", 2: "bus"}
@@ -103,7 +103,7 @@ def test_options_reach_a_checkpoint_model(tmp_path):
 
 
 def test_torchscript_predicts_the_same_and_brings_stride_and_names(export_torchscript, expected):
-    backend = DetectMultiBackend(export_torchscript({"stride": 64, "names": NAMES}, Predictions()))
+    backend = DetectMultiBackend(export_torchscript({"stride": 64, "names": NAMES}, Predictions()), trust=True)
     torch.testing.assert_close(backend(IMAGE), expected)
     assert backend.jit
     assert backend.stride == 64
@@ -158,22 +158,24 @@ def test_opencv_runs_onnx(export_onnx, expected):
 def test_a_dataset_gives_the_names_that_the_model_lacks(text, export_torchscript, tmp_path):
     data = tmp_path / "data.yaml"
     data.write_text(text, encoding="utf-8")
-    assert DetectMultiBackend(export_torchscript(), data=data).names == NAMES
+    assert DetectMultiBackend(export_torchscript(), data=data, trust=True).names == NAMES
 
 
 def test_without_any_names_classes_are_numbered(export_torchscript):
-    assert DetectMultiBackend(export_torchscript()).names[2] == "class2"
+    assert DetectMultiBackend(export_torchscript(), trust=True).names[2] == "class2"
 
 
 def test_a_dataset_without_names_is_an_error(export_torchscript, tmp_path):
     data = tmp_path / "data.yaml"
     data.write_text("path: somewhere", encoding="utf-8")
     with pytest.raises(ValueError, match="names is None; give a list of class names"):
-        DetectMultiBackend(export_torchscript(), data=data)
+        DetectMultiBackend(export_torchscript(), data=data, trust=True)
 
 
 def test_the_names_of_the_model_come_before_those_of_the_dataset(export_torchscript):
-    backend = DetectMultiBackend(export_torchscript({"stride": 32, "names": NAMES}), data="does not exist.yaml")
+    backend = DetectMultiBackend(
+        export_torchscript({"stride": 32, "names": NAMES}), data="does not exist.yaml", trust=True
+    )
     assert backend.names == NAMES
 
 
@@ -198,7 +200,7 @@ def test_a_text_file_is_no_model(name, dnn, tmp_path):
     path = tmp_path / name
     path.write_text("this is no model", encoding="utf-8")
     with pytest.raises(ValueError, match=rf"{name} is no ") as caught:
-        DetectMultiBackend(path, dnn=dnn)
+        DetectMultiBackend(path, dnn=dnn, trust=True)
     assert "\n" not in str(caught.value)
 
 
@@ -239,3 +241,44 @@ def test_threads_that_share_a_net_of_opencv_get_what_belongs_to_their_images(mon
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(model, images))
     assert [answer.max() for answer in answers] == list(range(8))
+
+
+def test_torchscript_is_a_program_and_needs_trust(export_torchscript):
+    with pytest.raises(ValueError, match=r"best\.torchscript is TorchScript, a program that can write files.*--trust"):
+        DetectMultiBackend(export_torchscript())
+
+
+ODD = {
+    "code": "__import__('os').system('touch here')",
+    "open brackets": "(" * 100_000,
+    "signs": "-" * 200_000 + "1",
+    "lists": "[" * 150 + "]" * 150,
+    "a number": "5",
+    "keys of text": "{'a': 'b'}",
+}
+
+
+@pytest.mark.parametrize("names", ODD)
+def test_names_in_an_export_that_are_none_are_refused_by_the_name_of_the_file(names):
+    with pytest.raises(ValueError, match=r"^best\.onnx has names or a stride that cannot be read") as caught:
+        _stride_and_names("best.onnx", {"names": ODD[names], "stride": "32"})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stride", ["x", "0", "-1", "9" * 30, None, []])
+def test_a_stride_in_an_export_that_is_none_is_refused(stride):
+    with pytest.raises(ValueError, match=r"^best\.onnx has .*stride"):
+        _stride_and_names("best.onnx", {"stride": stride})
+
+
+@pytest.mark.parametrize("metadata", [[1], 5, None, "x"])
+def test_what_an_export_says_of_itself_is_a_dictionary(metadata):
+    with pytest.raises(ValueError, match="nothing about its model"):
+        _stride_and_names("best.torchscript", metadata)
+
+
+def test_a_config_that_is_no_json_is_refused(tmp_path):
+    path = str(tmp_path / "best.torchscript")
+    torch.jit.save(torch.jit.trace(nn.Identity(), IMAGE), path, _extra_files={"config.txt": "{"})
+    with pytest.raises(ValueError, match=r"config\.txt inside that is no JSON"):
+        DetectMultiBackend(path, trust=True)

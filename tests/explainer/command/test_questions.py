@@ -256,7 +256,7 @@ def test_the_command_explains_an_exported_model(tmp_path):
     traced = torch.jit.trace(PredictionsAlone(), torch.zeros(1, 3, 64, 96))
     torch.jit.save(traced, path, _extra_files={"config.txt": extra})
     cv2.imwrite(str(tmp_path / "picture.png"), PICTURE[..., ::-1])
-    settings = {"method": "DRISE", "conf_thres": 0.05, "imgsz": (64, 96), "max_det": 5, "masks": 12}
+    settings = {"method": "DRISE", "conf_thres": 0.05, "imgsz": (64, 96), "max_det": 5, "masks": 12, "trust": True}
     image = run(weights=path, source=str(tmp_path / "picture.png"), project=str(tmp_path / "runs"), **settings)
     assert image.shape == PICTURE.shape
     with (tmp_path / "runs/exp/explanations.csv").open(newline="", encoding="utf-8") as file:

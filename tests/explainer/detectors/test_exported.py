@@ -10,6 +10,7 @@ from torch import nn
 
 from explainer.comparing import Comparer
 from explainer.detectors.exported import Grid, class_count, grids_of, runs
+from explainer.detectors.weights import open_model
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.methods import black_box
@@ -48,6 +49,11 @@ class OneSize(PredictionsAlone):
 
 
 def torchscript(folder, model=None):
+    """Return a TorchScript model that is already open: as a path it needs the word that it is trusted."""
+    return open_model(torchscript_file(folder, model), trust=True)
+
+
+def torchscript_file(folder, model=None):
     path = str(folder / "best.torchscript")
     extra = {"config.txt": json.dumps({"stride": 8, "names": confident_detector().names})}
     torch.jit.save(torch.jit.trace(model or PredictionsAlone(), IMAGE), path, _extra_files=extra)
@@ -113,7 +119,7 @@ def test_an_export_of_one_size_fills_it(tmp_path):
 
 @pytest.mark.parametrize("wrap", [lambda backend: backend, AutoShape])
 def test_a_loaded_backend_is_explained_and_left_as_it_was(wrap, tmp_path):
-    model = wrap(DetectMultiBackend(torchscript(tmp_path)))
+    model = wrap(torchscript(tmp_path))
     modes = [module.training for module in model.modules()]
     assert Explainer(model, **SETTINGS)(PICTURE).detections
     assert [module.training for module in model.modules()] == modes
@@ -165,10 +171,8 @@ def test_it_has_no_layers_to_read(tmp_path):
 
 @pytest.mark.parametrize("method", ["GradCAM", "LayerCAM", "EigenCAM", "AblationCAM", "FullGrad"])
 def test_a_method_that_reads_layers_refuses_and_names_those_that_do_not(method, tmp_path):
-    path = torchscript(tmp_path)
-    for model in (path, DetectMultiBackend(path)):
-        with pytest.raises(UsageError, match=rf"gives predictions alone, and {method} reads layers; .*--method DRISE"):
-            Explainer(model, method=method)
+    with pytest.raises(UsageError, match=rf"gives predictions alone, and {method} reads layers; .*--method DRISE"):
+        Explainer(torchscript(tmp_path), method=method)
 
 
 @pytest.mark.parametrize("export", [torchscript, onnx])
@@ -216,10 +220,17 @@ def test_a_file_that_holds_no_model_is_refused_by_its_name(name, tmp_path):
         pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime")
     (tmp_path / name).write_bytes(b"no model")
     with pytest.raises(UsageError, match=f"weights '.*{name}' cannot be run: "):
-        Explainer(str(tmp_path / name), method="DRISE")
+        open_model(str(tmp_path / name), trust=True)
 
 
 def test_a_checkpoint_and_its_export_can_be_compared(tmp_path):
     pt = save_checkpoint(tmp_path / "best.pt", confident_detector())
     comparison = Comparer([pt, torchscript(tmp_path)], **SETTINGS)(PICTURE)
     assert isinstance(comparison.overlay(), np.ndarray)
+
+
+def test_a_torchscript_file_is_a_program_and_needs_trust(tmp_path):
+    with pytest.raises(
+        UsageError, match=r"best\.torchscript' are TorchScript, a program that can write files.*--trust"
+    ):
+        Explainer(torchscript_file(tmp_path), **SETTINGS)
