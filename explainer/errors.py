@@ -2,7 +2,13 @@
 
 
 class UsageError(ValueError):
-    """A mistake in what the user asked for: one line that says what was given, what is allowed and what to type next."""
+    """A mistake in what the user asked for: one line that says what was given, what is allowed and what to type next.
+
+    What is not printable in it is spelled out: it can quote a file's own words.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(printable(str(message)))
 
 
 class UnreadableImageError(OSError):
@@ -13,3 +19,11 @@ def unknown(kind: str, given: object, known: object, hint: str = "") -> UsageErr
     """Return the error for a name that does not exist; it lists the names that do."""
     listed = ", ".join(str(name) for name in known)
     return UsageError(f"unknown {kind} '{given}'; known: {listed}" + (f" ({hint})" if hint else ""))
+
+
+def printable(text: str) -> str:
+    """Return text with escape codes, line breaks and whatever else moves a terminal's cursor spelled out, as \\x1b.
+
+    Names in a checkpoint or a file's name are a stranger's words, and end up in one line of ours.
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

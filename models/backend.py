@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from explainer.errors import printable
 from models.loading import attempt_load
 from utils.base.downloads import attempt_download
 from utils.base.logger import LOGGER
@@ -283,7 +284,7 @@ def _stride_and_names(path: str, metadata: Any) -> tuple[int, dict[int, str] | N
             names = _read_literal(names)
         if names:
             pairs = names.items() if isinstance(names, dict) else enumerate(names)
-            names = {int(index): str(name) for index, name in pairs}
+            names = {int(index): printable(str(name)) for index, name in pairs}
         stride = int(metadata.get("stride", SMALLEST_STRIDE))
     except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError) as error:
         raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from explainer.checkpoints.allowed import RefusedError
+from explainer.errors import printable
 
 # The largest models of YOLOv5 have a thousand modules, six inside each other.
 MOST_MODULES, MOST_NESTED = 100_000, 100
@@ -154,7 +155,11 @@ def names_by_index(names: dict | Sequence[str] | None, count: int) -> dict[int, 
     """Return class names by index; those of a model without names are class0, class1, ..."""
     if names is None:
         return {index: f"class{index}" for index in range(count)}
-    return dict(names) if isinstance(names, dict) else dict(enumerate(names))
+    if len(names) > MOST_CLASSES:
+        raise RefusedError(f"names {len(names)} classes")
+    by_index = names if isinstance(names, dict) else dict(enumerate(names))
+    # They end up in lines of a terminal, in tables and in file names.
+    return {index: printable(name) if isinstance(name, str) else name for index, name in by_index.items()}
 
 
 def _fill_missing(module: nn.Module) -> None:

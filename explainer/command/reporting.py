@@ -19,6 +19,7 @@ import numpy as np
 from explainer.command.options import ROOT
 from explainer.command.running import Tally, log_end
 from explainer.detectors.predictions import FALSE_ALARM, GIVEN, HIT, MISS, NEAR_MISS, Detection
+from explainer.errors import printable
 from explainer.files.sources import Frame
 from explainer.pictures.sheets import Tile, detection_tile, detection_title, sheet
 from explainer.settings import as_tuple
@@ -74,7 +75,8 @@ def suspect(frame: Frame, explanation, entry, row: dict[str, object]) -> Suspect
     figures = f"{energy:.0%} of the evidence in the box, {row['enrichment']:.1f} times chance, {peak}"
     number = f" frame {frame.number}" if frame.number else ""
     model = f"{explanation.model}: " if explanation.model else ""
-    line = f"{frame.path}{number}: {model}{found.name} {found.confidence:.2f}, {explanation.method}: {figures}"
+    where = f"{printable(str(frame.path))}{number}"
+    line = f"{where}: {model}{found.name} {found.confidence:.2f}, {explanation.method}: {figures}"
     title = f"{model}{detection_title(found, entry.layers, energy)}, {Path(frame.path).name}{number}"
     heatmap = entry.heatmap_at(explanation.image_rgb.shape[:2])
     return Suspect(energy, line, detection_tile(explanation.image_rgb, heatmap, found, title))
@@ -104,9 +106,9 @@ def log_frame(frame, answer, seconds: float, verbose: bool) -> None:
     """Log one line per image as detect.py does, why a map is empty, and each detection where it is asked for."""
     found = "; ".join(of_model(model, found_in_words(entries)) for model, entries in answer.found.items())
     height, width = answer.image_rgb.shape[:2]
-    LOGGER.info(f"{frame.caption}{height}x{width} {found}, {seconds * 1e3:.1f}ms")
+    LOGGER.info(f"{printable(frame.caption)}{height}x{width} {found}, {seconds * 1e3:.1f}ms")
     for note in answer.notes:
-        LOGGER.info(f"  {frame.path.name}: {note}")
+        LOGGER.info(f"  {printable(frame.path.name)}: {note}")
     if verbose:
         for explanation in answer.explanations:
             log_detections(explanation)

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NoReturn
 
-from explainer.errors import UsageError
+from explainer.errors import UsageError, printable
 
 # Each image that waits, to be explained or to be written, takes memory.
 AHEAD = 2
@@ -90,7 +90,7 @@ class Tally:
         """Report and count one image that could not be read or looked at."""
         from utils.general import LOGGER
 
-        LOGGER.warning(f"WARNING ⚠️ skipped {path}: {reason}")
+        LOGGER.warning(f"WARNING ⚠️ skipped {printable(f'{path}: {reason}')}")
         self.skipped += 1
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from explainer.errors import UsageError
 from explainer.evaluation.options import Evaluation
 from explainer.evaluation.summary import FIGURES
-from explainer.files.results import Page, write_picture
+from explainer.files.results import Page, as_cells, from_cells, write_picture
 from explainer.files.sources import read_yaml
 
 IDENTITY = ("image", "row", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride", "method", "layer", "read")
@@ -55,7 +55,8 @@ class EvaluationResults:
     def add(self, image: Path, rows: list[dict]) -> None:
         """Write the rows of an image by one contender; they are on disk when this returns."""
         common = {"image": str(image), TOGETHER: len(rows)}
-        self._rows.writerows(common | {name: as_text(value) for name, value in row.items()} for row in rows)
+        whole = [common | {name: as_text(value) for name, value in row.items()} for row in rows]
+        self._rows.writerows(map(as_cells, whole))
         self._table.flush()
         self._count += len(rows)
 
@@ -82,7 +83,7 @@ class EvaluationResults:
                 f"nothing was detected above confidence {self.options.conf_thres} in --data '{self.options.data}'; "
                 "try a lower --conf-thres"
             )
-        return rows
+        return rows.assign(**{name: rows[name].map(without_mark) for name in ("image", *texts)})
 
     def save_text(self, name: str, text: str) -> None:
         """Write a text file."""
@@ -95,6 +96,11 @@ class EvaluationResults:
     def page(self) -> Page:
         """Return report.html of this evaluation in the making."""
         return Page(self.folder)
+
+
+def without_mark(text: str) -> str:
+    """Return a text of the table as it was before it was marked as no formula."""
+    return from_cells({"": text})[""]
 
 
 def as_text(value: object) -> object:
@@ -119,7 +125,7 @@ def complete_rows(path: Path) -> list[dict]:
     units: dict[tuple, list[dict]] = defaultdict(list)
     for row in readable(reader):
         units[unit_of(row)].append(row)
-    return [row for rows in units.values() if is_whole(rows) for row in rows]
+    return [from_cells(row) for rows in units.values() if is_whole(rows) for row in rows]
 
 
 def whole_lines(data: bytes) -> bytes:
@@ -146,7 +152,7 @@ def write_rows(path: Path, rows: list[dict]) -> None:
     with beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, DETECTION_COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(as_cells, rows))
     beside.replace(path)
 
 

@@ -20,6 +20,8 @@ WHERE = ("energy_in_box", "peak_x", "peak_y", "enrichment", "peak_in_box")
 ANSWER_COLUMNS = (*WHAT, *WHY, *WHERE, "frame", "model", "outcome", "note")
 DIGITS = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"confidence": ".5f", "score": ".6g"}
 DIGITS |= {"energy_in_box": ".4f", "enrichment": ".3f"}
+# What a spreadsheet takes for a formula, after any marks that say it is none.
+FORMULA, MARKED = re.compile("'*[=+@\\-\t\r]"), re.compile("'+[=+@\\-\t\r]")
 # Suffixes that OpenCV can write; pictures of other formats become .png.
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # A page whose pictures take more bytes is slow to send and to open; they then lie beside it.
@@ -53,7 +55,7 @@ class Results:
     def add_rows(self, frame: Frame, rows: Iterable[dict[str, object]]) -> None:
         """Write the rows of one image, values by column name; they are on disk when this returns."""
         common = {"image": str(frame.path), "frame": frame.number or None}
-        self._rows.writerows(common | formatted(row) for row in rows)
+        self._rows.writerows(as_cells(common | formatted(row)) for row in rows)
         self._table.flush()
 
     def save(self, frame: Frame, picture_rgb: np.ndarray) -> Path:
@@ -237,7 +239,7 @@ def free_name(stem: str, suffix: str, taken: set[str]) -> str:
 
 def safe_name(name: str) -> str:
     """Return a class name or an address as a file name: characters that a file system may refuse become '_'."""
-    return re.sub(r'[\\/:*?"<>|]+', "_", name).strip() or "_"
+    return re.sub(r'[\x00-\x1f\x7f-\x9f\\/:*?"<>|]+', "_", name).strip() or "_"
 
 
 def free_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
@@ -254,6 +256,33 @@ def free_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
 def formatted(row: dict[str, object]) -> dict[str, object]:
     """Return a row of the table with its numbers as text of a sensible length; empty cells where nothing is known."""
     return row | {name: format(row[name], DIGITS[name]) for name in DIGITS if row.get(name) is not None}
+
+
+def as_cells(row: dict[str, object]) -> dict[str, object]:
+    """Return a row whose texts no spreadsheet takes for a formula: an apostrophe before what begins like one.
+
+    Numbers stay; `from_cells` gives the texts back unchanged, those too that began so already.
+    """
+    return {name: f"'{value}" if is_formula(value) else value for name, value in row.items()}
+
+
+def is_formula(value: object) -> bool:
+    """Return whether a spreadsheet would take a text for a formula, or for one that is marked as none already."""
+    return isinstance(value, str) and bool(FORMULA.match(value)) and not all(map(is_number, value.split()))
+
+
+def is_number(text: str) -> bool:
+    """Return whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def from_cells(row: dict[str, object]) -> dict[str, object]:
+    """Return the texts of a row that `as_cells` marked, as they were."""
+    return {name: value[1:] if isinstance(value, str) and MARKED.match(value) else value for name, value in row.items()}
 
 
 def raw_arrays(heatmap: np.ndarray, entries: Sequence) -> dict[str, np.ndarray]:

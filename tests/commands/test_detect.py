@@ -17,6 +17,7 @@ import detect
 from utils.base.image_io import read_image
 from utils.base.paths import ROOT
 from utils.detecting.detector import Found
+from utils.detecting.files import append_csv
 from utils.detecting.options import DetectOptions
 from utils.plots import colors
 
@@ -297,3 +298,9 @@ def test_the_official_weights_find_what_they_should(assets, tmp_path):
         height, width = expected["im0_hw"]
         assert got[:, 0].tolist() == wanted[:, 5].tolist()
         assert np.abs(got[:, 1:] * [width, height, width, height] - wanted[:, :4]).max() <= 0.51
+
+
+def test_a_name_that_a_spreadsheet_takes_for_a_formula_is_marked(tmp_path):
+    append_csv(tmp_path / "predictions.csv", [("-1.jpg", "=1+1", "0.50"), ("a.jpg", "cat", "0.25")])
+    lines = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[1:] == ["'-1.jpg,'=1+1,0.50", "a.jpg,cat,0.25"]

@@ -128,7 +128,12 @@ def append_csv(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
             writer = csv.writer(file)
             if is_new:
                 writer.writerow(("Image Name", "Prediction", "Confidence"))
-            writer.writerows(rows)
+            writer.writerows([_as_cell(text) for text in row] for row in rows)
+
+
+def _as_cell(text: str) -> str:
+    """Return a name or a number as a cell that no spreadsheet takes for a formula: an apostrophe goes before such a name."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def save_crops(folder: Path, stem: str, found: Found, *, im_bgr: np.ndarray, names: Mapping[int, str]) -> None:

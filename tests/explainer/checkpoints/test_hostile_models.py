@@ -127,3 +127,27 @@ def test_what_torch_keeps_for_itself_is_not_taken_from_a_file(state, tmp_path):
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(load_model(path)(image)[0], expected(image)[0])
+
+
+@pytest.mark.parametrize("names", [["\x1b[2Jcat", "a\nb", "dög 🐶"], {0: "\x1b[2Jcat", 1: "a\nb", 2: "dög 🐶"}])
+def test_escape_codes_in_names_are_spelled_out(names, tmp_path):
+    model = deepcopy(tiny_detector())
+    model.names = names
+    loaded = load_model(save({"model": model}, tmp_path / "best.pt"))
+    assert loaded.names == {0: r"\x1b[2Jcat", 1: r"a\nb", 2: "dög 🐶"}
+
+
+def test_more_names_than_any_model_has_classes_are_not_made(tmp_path):
+    model = deepcopy(tiny_detector())
+    model.names = range(10**9)
+    with pytest.raises(CheckpointError, match="names 1000000000 classes"):
+        load_model(save({"model": model}, tmp_path / "best.pt"))
+
+
+def test_a_message_about_a_file_is_one_line_without_escape_codes(tmp_path):
+    path = save({"\x1b]0;owned\x07\x1b[2Jepoch\nall is good": None}, tmp_path / "a\x1b[31m\nb.pt")
+    with pytest.raises(CheckpointError) as caught:
+        load_model(path)
+    assert str(caught.value).isprintable()
+    assert r"\x1b]0;owned\x07" in str(caught.value)
+    assert r"a\x1b[31m\nb.pt" in str(caught.value)
