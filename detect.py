@@ -88,8 +88,8 @@ def prepare(options: DetectOptions) -> Job:
     model.warmup(imgsz=(1, 3, *imgsz))
 
     show = (options.view_img or is_stream(options.source)) and check_imshow(warn=options.view_img)
-    folder = increment_path(Path(options.project) / options.name, exist_ok=options.exist_ok)
     loader = open_loader(options.source, imgsz, stride=model.stride, auto=model.pt, vid_stride=options.vid_stride)
+    folder = increment_path(Path(options.project) / options.name, exist_ok=options.exist_ok, mkdir=True)
     return Job(options, detector, loader, folder, imgsz, show)
 
 

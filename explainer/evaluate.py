@@ -34,7 +34,7 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     """Score the explanations of every image, one after the other, then write tables and pictures of all."""
     from explainer.detectors.weights import check_weights, open_model
     from explainer.evaluation.results import EvaluationResults, resumed
-    from explainer.files.results import free_folder
+    from explainer.files.results import check_writable, new_folder
     from explainer.files.sources import labelled_images
     from explainer.settings import check_layers_there
 
@@ -42,12 +42,12 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     options, folder = resumed(options) if resumes else (options, None)
     check_layers_there(check_weights(options.weights), [settings.method for _, settings in options.settings()])
     images = labelled_images(options.data, options.fraction, options.seed)
-    folder = folder or free_folder(options.project, options.name, options.exist_ok)
+    check_writable(folder or Path(options.project) / options.name)
 
     from explainer.evaluation.evaluator import Evaluator
 
     evaluator = Evaluator(open_model(options.weights, device=options.device, trust=options.trust), options)
-    tally = Tally()
+    tally, folder = Tally(), folder or new_folder(options.project, options.name, options.exist_ok)
     with EvaluationResults(folder, options, resumes=resumes) as results, evaluator.meter, progress(images) as bar:
         for image in bar:
             evaluate_image(image, evaluator, results, tally)

@@ -7,7 +7,7 @@ from explainer.command.options import Options
 from explainer.detectors.weights import check_there, check_weights, model_names, open_model
 from explainer.errors import UsageError
 from explainer.files.labels import Labels, Written, boxes_of, check_class, check_classes_of
-from explainer.files.results import free_folder
+from explainer.files.results import check_writable, new_folder
 from explainer.files.sources import Frame, Source
 from explainer.settings import check_layers_there
 from utils.dataloaders import IMG_FORMATS
@@ -38,11 +38,11 @@ def open_run(options: Options) -> Job:
         check_display()
     source = Source(options.source, options.vid_stride, options.max_megapixels)
     known.check_source(source)
-    folder = free_folder(options.project, options.name, options.exist_ok)
+    check_writable(Path(options.project) / options.name)
     explainer = open_explainer(options)
     for detector in explainer.detectors:
         known.check_classes(detector.names, source)
-    return Job(source, known, explainer, folder)
+    return Job(source, known, explainer, new_folder(options.project, options.name, options.exist_ok))
 
 
 def check_display() -> None:

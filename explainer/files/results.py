@@ -242,15 +242,39 @@ def safe_name(name: str) -> str:
     return re.sub(r'[\x00-\x1f\x7f-\x9f\\/:*?"<>|]+', "_", name).strip() or "_"
 
 
-def free_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
-    """Return the folder for a run, project/name with a number if there is one already; UsageError if it cannot be made."""
-    from utils.general import increment_path
-
-    folder = Path(increment_path(Path(project) / name, exist_ok=exist_ok))
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+def check_writable(folder: Path) -> None:
+    """Raise UsageError where a folder for results cannot be made or written to, before anything is computed for it."""
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise UsageError(f"results cannot be written to {folder}: {error.strerror}; try --project FOLDER") from error
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"results cannot be written to {folder}: {existing} is not writable; try --project FOLDER")
-    return folder
+
+
+def new_folder(project: str | Path, name: str, exist_ok: bool) -> Path:
+    """Make the folder for a run and return it: project/name, with a number if there is one already.
+
+    It is made in one step with the choice of its name, so that of two runs that start together each has its own.
+    UsageError if it cannot be made.
+    """
+    from utils.general import increment_path
+
+    wanted = Path(project) / name
+    try:
+        while True:
+            folder = Path(increment_path(wanted, exist_ok=exist_ok))
+            try:
+                folder.mkdir(parents=True, exist_ok=exist_ok)
+            except FileExistsError:
+                # Another run was quicker; or a link that leads nowhere is in the way, of which no number gets the better.
+                if not folder.exists() or exist_ok:
+                    raise
+            else:
+                return folder
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"results cannot be written to {wanted}: {reason}; try --project FOLDER") from error
 
 
 def formatted(row: dict[str, object]) -> dict[str, object]:

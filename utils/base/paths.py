@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,20 +18,34 @@ def increment_path(path: str | Path, exist_ok: bool = False, sep: str = "", mkdi
         path: a folder, or a file, whose number then stands before the suffix.
         exist_ok: return `path` itself though it exists.
         sep: stands between the name and the number.
-        mkdir: also make the folder.
+        mkdir: also make the folder, so that no other process that does so is given the same one.
     """
     path = Path(path)
-    if path.exists() and not exist_ok:
-        path = next(candidate for candidate in _numbered(path, sep) if not candidate.exists())
-    if mkdir:
-        path.mkdir(parents=True, exist_ok=True)
-    return path
+    if exist_ok:
+        if mkdir:
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+    take = _make_new if mkdir else _is_free
+    return next(candidate for candidate in chain((path,), _numbered(path, sep)) if take(candidate))
+
+
+def _is_free(path: Path) -> bool:
+    return not path.exists()
+
+
+def _make_new(folder: Path) -> bool:
+    """Make a folder and return True, or False where there is something of that name already."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _numbered(path: Path, sep: str) -> Iterator[Path]:
     """Yield path2, path3, ...; a dot in a folder's name is not a suffix."""
     stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
-    return (path.with_name(f"{stem}{sep}{n}{suffix}") for n in count(2))
+    yield from (path.with_name(f"{stem}{sep}{n}{suffix}") for n in count(2))
 
 
 class UniqueNames:

@@ -1,14 +1,63 @@
-"""What is written about a stranger's words: tables that open as tables, and names that are names of files."""
+"""Where results go, and what is written there: a folder for each run, tables that open as tables, names that are names."""
 
 import csv
 import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 
 import pandas as pd
 import pytest
 
+from explainer.errors import UsageError
 from explainer.evaluation.options import Evaluation
 from explainer.evaluation.results import EvaluationResults, complete_rows
-from explainer.files.results import as_cells, from_cells, safe_name
+from explainer.files.results import as_cells, check_writable, from_cells, new_folder, safe_name
+
+
+def test_runs_that_start_at_once_get_a_folder_each(tmp_path):
+    together = Barrier(8)
+
+    def start(_):
+        together.wait(10)
+        return [new_folder(tmp_path / "runs", "exp", False) for _ in range(10)]
+
+    with ThreadPoolExecutor(8) as pool:
+        made = {folder for folders in pool.map(start, range(8)) for folder in folders}
+    assert len(made) == len(list((tmp_path / "runs").iterdir())) == 80
+
+
+def test_a_folder_that_another_run_makes_in_between_is_left_to_it(tmp_path, monkeypatch):
+    def too_late(path, exist_ok):
+        free = next(path for path in (path, path.with_name("exp2")) if not path.exists())
+        if free == path:
+            free.mkdir()
+        return free
+
+    monkeypatch.setattr("utils.general.increment_path", too_late)
+    assert new_folder(tmp_path, "exp", False) == tmp_path / "exp2"
+
+
+def test_an_existing_folder_is_used_again_where_that_is_asked_for(tmp_path):
+    assert new_folder(tmp_path, "exp", True) == new_folder(tmp_path, "exp", True) == tmp_path / "exp"
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b", "\ud800"], ids=["long", "null", "surrogate"])
+def test_a_name_that_the_file_system_refuses_is_a_mistake(tmp_path, name):
+    with pytest.raises(UsageError, match=r"results cannot be written to .*; try --project FOLDER"):
+        new_folder(tmp_path, name, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_is_told_before_anything_is_computed(tmp_path):
+    with pytest.raises(UsageError, match="results cannot be written"):
+        check_writable(tmp_path / ("n" * 300))
+
+
+def test_a_link_that_leads_nowhere_is_a_mistake(tmp_path):
+    (tmp_path / "exp").symlink_to(Path("nowhere"))
+    with pytest.raises(UsageError, match="results cannot be written"):
+        new_folder(tmp_path, "exp", True)
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+cmd|'/C calc'!A0", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''@x", "-"])

@@ -1,5 +1,8 @@
 """Paths of results: numbered, unique, writable."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 
 from utils.base.paths import UniqueNames, check_writable, increment_path, naming_failed_writes
@@ -14,6 +17,24 @@ def test_a_taken_folder_gets_the_next_free_number(tmp_path, name):
     assert increment_path(path).name == f"{name}3"
     assert increment_path(path, sep="-").name == f"{name}-2"
     assert increment_path(path, exist_ok=True) == path
+
+
+@pytest.mark.parametrize("name", ["exp", "exp.v1"])
+def test_two_that_make_a_folder_at_once_get_one_each(tmp_path, name):
+    together = Barrier(8)
+
+    def take(_):
+        together.wait(10)
+        return [increment_path(tmp_path / name, mkdir=True) for _ in range(20)]
+
+    with ThreadPoolExecutor(8) as pool:
+        made = [folder.name for folders in pool.map(take, range(8)) for folder in folders]
+    assert sorted(made) == sorted([name, *(f"{name}{number}" for number in range(2, 161))])
+
+
+def test_a_link_that_leads_nowhere_is_no_free_name(tmp_path):
+    (tmp_path / "exp").symlink_to(tmp_path / "nowhere")
+    assert increment_path(tmp_path / "exp", mkdir=True).name == "exp2"
 
 
 def test_a_taken_file_gets_its_number_before_the_suffix(tmp_path):
