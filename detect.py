@@ -81,7 +81,8 @@ def prepare(options: DetectOptions) -> Job:
     print_args(asdict(options))
 
     model = load_model(options, weights, data)
-    check_classes(options.classes, model.names)
+    if model.pt:
+        check_classes(options.classes, model.names)
     imgsz = check_img_size(options.imgsz, s=model.stride)
     detector = make_detector(model, options)
     detector.check([2 * model.stride] * 2 if model.pt else imgsz)

@@ -91,6 +91,7 @@ def run(
 
 def prepare(options: ValOptions, *, plots: bool = True) -> Job:
     """Check everything that the user gave, the quick checks first, load the model and find the images."""
+    from explainer.checkpoints.repair import names_by_index
     from models.common import DetectMultiBackend
     from utils.base.checks import check_img_size, print_args
     from utils.base.devices import select_device
@@ -113,7 +114,8 @@ def prepare(options: ValOptions, *, plots: bool = True) -> Job:
     loader = open_loader(options, data, stride=model.stride, rect=model.pt)
     folder = increment_path(Path(options.project) / options.name, exist_ok=options.exist_ok, mkdir=True)
     nc = 1 if options.single_cls else data["nc"]
-    return Job(options, model, model.names, nc, loader, device, folder, plots, settings_of(options, model.fp16))
+    names = names_by_index(model.names, max(nc, len(model.names)))
+    return Job(options, model, names, nc, loader, device, folder, plots, settings_of(options, model.fp16))
 
 
 def check_model(model: Any, data: dict, options: ValOptions) -> None:
@@ -249,12 +251,15 @@ def validate_loaded(job: Job, compute_loss: Callable | None) -> Evaluation:
 
 def prepare_loaded(options: ValOptions, model: Any, loader: Any, *, save_dir: Path, plots: bool) -> Job:
     """Return the job for a model in memory."""
+    from explainer.checkpoints.repair import count_classes, names_by_index
+
     if loader is None:
         raise ValueError("a model in memory needs its batches: give dataloader as well")
     device = next(model.parameters()).device
-    nc = 1 if options.single_cls else len(model.names)
+    classes = count_classes(model) or len(model.names)
+    nc, names = 1 if options.single_cls else classes, names_by_index(getattr(model, "names", None), classes)
     settings = settings_of(options, options.half and device.type != "cpu")
-    return Job(options, model, dict(model.names), nc, loader, device, save_dir, plots, settings)
+    return Job(options, model, names, nc, loader, device, save_dir, plots, settings)
 
 
 def measure_speed(options: ValOptions) -> None:

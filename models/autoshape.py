@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from explainer.checkpoints.repair import is_head
+from explainer.checkpoints.repair import is_head, names_by_index
 from models.backend import DetectMultiBackend
 from models.detections import Detections
 from utils.augmentations import letterbox
@@ -60,6 +60,8 @@ class AutoShape(nn.Module):
         for head in heads:
             head.inplace, head.export = False, True
         self._mask_columns = max((getattr(head, "nm", 0) for head in heads), default=0)
+        if heads:
+            self.names = names_by_index(getattr(self, "names", None), heads[-1].nc)
 
     @smart_inference_mode()
     def forward(
@@ -100,7 +102,12 @@ class AutoShape(nn.Module):
             for boxes, picture in zip(found, pictures, strict=True):
                 scale_boxes(batch.shape[2:], boxes[:, :4], picture.shape[:2])
         names = [Path(file).with_suffix(".jpg").name for file in files]
-        return Detections(list(pictures), found, names, times, self.names, batch.shape)
+        return Detections(list(pictures), found, names, times, self._class_names(found), batch.shape)
+
+    def _class_names(self, found: list[Tensor]) -> dict[int, str]:
+        """Return the class names by index, also of classes that were found (m, 6) and have none."""
+        highest = max((int(rows[:, 5].max()) for rows in found if len(rows)), default=-1)
+        return names_by_index(self.names, max(highest + 1, len(self.names)))
 
     def _make_batch(self, pictures: Sequence[np.ndarray], size: int | tuple[int, int]) -> Tensor:
         """Return all pictures in one frame: (B, 3, h, w), 0..255."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from explainer.errors import printable
+from explainer.checkpoints.repair import indexed_names
 from models.loading import attempt_load
 from utils.base.downloads import attempt_download
 from utils.base.logger import LOGGER
@@ -282,9 +282,9 @@ def _stride_and_names(path: str, metadata: Any) -> tuple[int, dict[int, str] | N
         names = metadata.get("names")
         if isinstance(names, str):
             names = _read_literal(names)
-        if names:
-            pairs = names.items() if isinstance(names, dict) else enumerate(names)
-            names = {int(index): printable(str(name)) for index, name in pairs}
+        known = indexed_names(names, len(names)) if names else None
+        if known == {}:
+            raise ValueError("no name has a number")
         stride = int(metadata.get("stride", SMALLEST_STRIDE))
     except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError) as error:
         raise ValueError(
@@ -292,7 +292,7 @@ def _stride_and_names(path: str, metadata: Any) -> tuple[int, dict[int, str] | N
         ) from error
     if not 1 <= stride <= LARGEST_STRIDE:
         raise ValueError(f"{path} has a stride of {stride} pixels; export it again")
-    return stride, names or None
+    return stride, known
 
 
 def _read_literal(text: str) -> Any:

@@ -79,7 +79,7 @@ def load_model(path: str | Path, *, trust: bool = False, fuse: bool = False) -> 
     named = _named(path, "holds a model that does not work", "give a checkpoint that train.py saved")
     with named, torch.inference_mode(False), torch.no_grad():
         check_modules(model, Path(path).stat().st_size)
-        repaired = repair(model)
+        repaired = repair(model, str(path))
         if fuse and hasattr(repaired, "fuse"):
             repaired = repaired.fuse().eval()
         try_out(repaired)

@@ -3,8 +3,9 @@
 What a model is made of is looked at first: a small file can describe one that fills the memory, or that takes for ever.
 """
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 import torch
@@ -121,11 +122,11 @@ def _check_numbering(layers: nn.Sequential) -> None:
             raise RefusedError(f"has a layer {index} that reads layers which do not come before it")
 
 
-def repair(model: nn.Module) -> nn.Module:
+def repair(model: nn.Module, called: str = "the model") -> nn.Module:
     """Return the model itself in float32 and evaluation mode, with what its version did not have yet filled in.
 
-    Afterwards every detection model has `nc` classes, `names` (a dictionary by class index), `stride` (float32, one for
-    each scale) and `inplace`, and its head starts with empty grids.
+    Afterwards every detection model has `nc` classes, `names` (texts by class index, one for each class), `stride`
+    (float32, one for each scale) and `inplace`, and its head starts with empty grids. called: what messages call it.
     """
     for module in model.modules():
         _fill_missing(module)
@@ -136,10 +137,14 @@ def repair(model: nn.Module) -> nn.Module:
     model.float().eval()
     for head in heads:
         _repair_strides(model, head)
-    model.nc = getattr(model, "nc", None) or _count_classes(model, heads)
+    model.nc = count_classes(model)
     if type(model.nc) is not int or not 0 <= model.nc <= MOST_CLASSES:
         raise RefusedError(f"has {str(model.nc)[:20]} classes")
-    model.names = names_by_index(getattr(model, "names", None), model.nc)
+    given = getattr(model, "names", None)
+    if isinstance(given, Sized) and len(given) > MOST_CLASSES:
+        raise RefusedError(f"names {len(given)} classes")
+    model.names = names_by_index(given, model.nc)
+    _say_mended(given, model.names, called)
     if not hasattr(model, "stride"):
         model.stride = heads[-1].stride if heads else torch.tensor([32.0])
     model.stride = torch.as_tensor(model.stride).float()
@@ -151,15 +156,62 @@ def is_head(module: nn.Module) -> bool:
     return "anchors" in module._buffers and hasattr(module, "nl")
 
 
-def names_by_index(names: dict | Sequence[str] | None, count: int) -> dict[int, str]:
-    """Return class names by index; those of a model without names are class0, class1, ..."""
-    if names is None:
-        return {index: f"class{index}" for index in range(count)}
-    if len(names) > MOST_CLASSES:
-        raise RefusedError(f"names {len(names)} classes")
-    by_index = names if isinstance(names, dict) else dict(enumerate(names))
-    # They end up in lines of a terminal, in tables and in file names.
-    return {index: printable(name) if isinstance(name, str) else name for index, name in by_index.items()}
+def names_by_index(names: object, count: int) -> dict[int, str]:
+    """Return the names of `count` classes by index, 0 to count - 1, whatever was given as names.
+
+    Names of further classes are left out; a class without one is called class0, class1, ...
+
+    >>> names_by_index({1: "cat", 2: None, 3: 8}, 3)
+    {0: 'cat', 1: 'class1', 2: '8'}
+    """
+    known = indexed_names(names, count)
+    return {index: known.get(index, f"class{index}") for index in range(count)}
+
+
+def indexed_names(names: object, count: int) -> dict[int, str]:
+    """Return the class names that are there, as text by index from 0 on.
+
+    names: a dictionary by number or by the text of one, also numbered from 1 to `count`, or a list, or one text. YAML
+    makes numbers, truth values (`yes`, `no`) and None of some names; a name that is None or blank is none. Names end up in
+    lines of a terminal, in tables and in file names, so that escape codes in them are spelled out.
+    """
+    pairs = names.items() if isinstance(names, Mapping) else enumerate(_as_sequence(names))
+    known = {_as_index(key): printable(str(name)) for key, name in pairs if name is not None and str(name).strip()}
+    known.pop(None, None)
+    from_one = isinstance(names, Mapping) and count in known and min(known) == 1
+    return {index - 1: name for index, name in known.items()} if from_one else known
+
+
+def _as_sequence(names: object) -> list | tuple:
+    """Return names that are no dictionary as a sequence; an empty one for what cannot be names."""
+    if isinstance(names, str):
+        return (names,)
+    return names if isinstance(names, (list, tuple)) else ()
+
+
+def _as_index(key: object) -> int | None:
+    """Return the class index that a key says, None for one that says none."""
+    if isinstance(key, str) and key.strip().isdecimal():
+        return int(key)
+    return int(key) if isinstance(key, (int, float)) and key == key // 1 >= 0 else None
+
+
+def _say_mended(given: object, names: dict[int, str], called: str) -> None:
+    """Log where the names that a model brings are not one for each class, numbered from 0."""
+    if given is None:
+        return
+    known, count = indexed_names(given, len(names)), len(names)
+    missing, further = sum(index not in known for index in names), sum(index not in names for index in known)
+    words = []
+    if missing:
+        words.append(f"{missing} of its {count} classes have no name and are called by their number (class{count - 1})")
+    if further:
+        words.append(f"{further} names are left out, for it has {count} classes alone")
+    if isinstance(given, Mapping) and 0 in known and not any(_as_index(key) == 0 for key in given):
+        words.append("its class names are numbered from 1 and were taken as from 0")
+    if words:
+        # Under its name both this tree's and stock YOLOv5's logger are found.
+        logging.getLogger("yolov5").warning("WARNING: %s: %s", called, "; ".join(words))
 
 
 def _fill_missing(module: nn.Module) -> None:
@@ -208,9 +260,12 @@ def image_channels(model: nn.Module) -> int:
     return channels
 
 
-def _count_classes(model: nn.Module, heads: list[nn.Module]) -> int:
-    """Return how many classes a model knows."""
+def count_classes(model: nn.Module) -> int:
+    """Return how many classes a model tells apart: what its head says, whatever it says itself."""
+    heads = [module for module in model.modules() if is_head(module)]
     if heads:
         return heads[-1].nc
+    if getattr(model, "nc", None):
+        return model.nc
     last_linear = [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]
     return last_linear[0].out_features if last_linear else 0

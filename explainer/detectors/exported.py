@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from explainer.checkpoints.repair import names_by_index
 from explainer.detectors.detector import Suppression
 from explainer.detectors.predictions import Detection, Predictions, Recording
 from explainer.detectors.white_box import Letterboxing
@@ -51,7 +52,7 @@ class Exported(Letterboxing):
         outputs = self._try(torch.zeros(1, 3, height, width, device=self.device, dtype=self.dtype))
         classes = class_count(outputs, backend.names)
         self.columns = 5 + classes
-        self.names = {index: backend.names[index] for index in range(classes)}
+        self.names = names_by_index(backend.names, classes)
         self.grids = grids_of(outputs[0][0].float(), size)
         self.strides = tuple(grid.stride for grid in self.grids)
 
@@ -169,7 +170,9 @@ def class_count(outputs: list[Tensor], names: dict[int, str]) -> int:
     predictions = outputs[0]
     masks = outputs[1].shape[1] if len(outputs) > 1 and outputs[1].ndim == 4 else 0
     classes = predictions.shape[-1] - 5 - masks
-    if predictions.ndim != 3 or classes < 1 or len(names) not in (classes, PLACEHOLDERS):
+    # Models of other families have more columns than rows; after --nms there are columns for one class.
+    plausible = len(names) in (classes, PLACEHOLDERS) or 1 < classes < predictions.shape[1] - 5 - masks
+    if predictions.ndim != 3 or classes < 1 or not plausible:
         raise UsageError(
             f"the exported model gives {tuple(predictions.shape)} for {len(names)} class names, and a YOLOv5 detector "
             "gives (1, predictions, 5 + classes); export it without --nms, and name its classes by --data"

@@ -65,6 +65,8 @@ def open_model(
     """
     from torch import nn
 
+    from explainer.checkpoints.repair import count_classes
+
     entries = check_weights(weights)
     place = open_device(device) if any(isinstance(entry, (str, Path)) for entry in entries) else None
     if is_exported(entries[0]):
@@ -73,7 +75,7 @@ def open_model(
     models = [load(entry, place, half, trust) if isinstance(entry, (str, Path)) else entry for entry in entries]
     if data:
         for model in models:
-            model.names = class_names_of(data, len(model.names))
+            model.names = class_names_of(data, count_classes(model))
     return models[0] if len(models) == 1 else nn.ModuleList(models)
 
 
@@ -184,17 +186,20 @@ def open_device(device: str):
 
 def class_names_of(data: str, count: int) -> dict[int, str]:
     """Return the class names that a dataset YAML gives; UsageError unless there are `count`."""
+    from explainer.checkpoints.repair import indexed_names
+
     content = read_yaml(data)
     names = content.get("names") if isinstance(content, dict) else None
     if not isinstance(names, (dict, list)):
         raise UsageError(f"--data '{data}' is no dataset YAML with class names: 'names' is {str(names)[:60]}")
-    names = dict(names) if isinstance(names, dict) else dict(enumerate(names))
-    if set(names) != set(range(count)):
-        raise UsageError(f"--data '{data}' names {len(names)} classes, and the checkpoint has {count}")
-    odd = next((name for name in names.values() if isinstance(name, (dict, list, set))), None)
+    texts = names.values() if isinstance(names, dict) else names
+    odd = next((name for name in texts if isinstance(name, (dict, list, set))), None)
     if odd is not None:
         raise UsageError(f"--data '{data}': the name of a class is {str(odd)[:60]}; give a word")
-    return {index: str(names[index]) for index in range(count)}
+    known = indexed_names(names, count)
+    if set(known) != set(range(count)):
+        raise UsageError(f"--data '{data}' names {len(known)} classes, and the checkpoint has {count}")
+    return {index: known[index] for index in range(count)}
 
 
 def keep_freed_memory() -> None:

@@ -11,6 +11,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from explainer.checkpoints.repair import names_by_index
 from explainer.detectors.detector import HEAD, IMAGE, Layers, Place, Suppression
 from explainer.detectors.head import CellScores, HeadRecording, HeadScores, WholeScores
 from explainer.detectors.layers import RULES, Structure, needed_above
@@ -34,7 +35,7 @@ class YOLOv5(WhiteBox):
         self._find_structures()
         self.strides = tuple(level.stride for level in self.levels)
         self.stride, self.columns = max(self.strides), 5 + self.heads[0].nc
-        self.names = names_of(self.passes[0])
+        self.names = names_by_index(getattr(self.passes[0], "names", None), self.heads[0].nc)
         self.channels_last = True
         # Whether single cells decode to what the heads predict: seen at the first pass, never where they are built otherwise.
         self._cells_are_exact = None if all(level.is_plain() for level in self.levels) else False
@@ -209,11 +210,6 @@ class YOLOv5(WhiteBox):
             # A list for each name: the head fills them in place.
             vars(head).update({"inplace": False} | {name: [empty] * len(head.stride) for name in lists})
         return twin
-
-
-def names_of(model: nn.Module) -> dict[int, str]:
-    """Return the class names of a detection model by index."""
-    return dict(model.names) if isinstance(model.names, dict) else dict(enumerate(model.names))
 
 
 def suppressed(raw: Tensor, suppression: Suppression) -> Kept:

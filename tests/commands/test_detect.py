@@ -304,3 +304,14 @@ def test_a_name_that_a_spreadsheet_takes_for_a_formula_is_marked(tmp_path):
     append_csv(tmp_path / "predictions.csv", [("-1.jpg", "=1+1", "0.50"), ("a.jpg", "cat", "0.25")])
     lines = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert lines[1:] == ["'-1.jpg,'=1+1,0.50", "a.jpg,cat,0.25"]
+
+
+def test_classes_without_a_name_are_kept(run_detect, photos, tmp_path):
+    model = tiny_detector()
+    path = save_eager(model, tmp_path / "short.pt")
+    model.names = ["cat"]
+    model.model[-1].m[0].bias.data.view(model.model[-1].na, -1)[:, 7] = 9.0
+    torch.save({"model": model}, path)
+    summary = run_detect(photos, weights=path, save_csv=True)
+    rows = list(csv.reader((summary.folder / "predictions.csv").open(encoding="utf-8")))
+    assert "class2" in {row[1] for row in rows}

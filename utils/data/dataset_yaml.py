@@ -7,6 +7,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from explainer.checkpoints.repair import names_by_index
 from utils.base.checks import check_file
 from utils.base.downloads import safe_download
 from utils.base.logger import LOGGER
@@ -72,7 +73,7 @@ def read_names_in(source: Path, content: dict[str, Any]) -> dict[int, str]:
         raise ValueError(
             f"{source}: nc is {_shown(content['nc'])}, but there are {len(names)} names; correct one of them"
         )
-    return {index: str(names[index]) for index in range(len(names))}
+    return names_by_index(names, len(names))
 
 
 def _check_places(source: Path, content: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from explainer.checkpoints.repair import is_head, names_by_index
 from utils.base.boxes import scale_boxes
 from utils.base.devices import Profile
 from utils.base.nms import non_max_suppression
@@ -83,6 +84,7 @@ class Detector:
             with self.timers[2]:
                 prediction, prototypes = split_output(output)
                 nm = self._mask_columns(prediction, prototypes)
+                self._name_all(prediction.shape[2] - 5 - nm)
                 rows = non_max_suppression(prediction, **self.nms_options, nm=nm)
             maps = [None] * len(rows) if prototypes is None else prototypes
             return [_found(*one, batch.shape[2:]) for one in zip(rows, shapes, maps, strict=True)]
@@ -106,7 +108,12 @@ class Detector:
         if prediction.ndim != 3:
             raise ValueError(f"these weights do not detect (output {tuple(prediction.shape)}); give a detection model")
         # Several segmentation models together give coefficients, but no prototypes that fit them all.
-        return max(0, prediction.shape[2] - 5 - len(self.model.names)) if self.model.pt else 0
+        return max((getattr(head, "nm", 0) for head in self.model.modules() if is_head(head)), default=0)
+
+    def _name_all(self, classes: int) -> None:
+        """Give each class a name: an exported model can bring fewer, and how many it has shows in what it predicts."""
+        if len(self.model.names) < classes:
+            self.model.names = names_by_index(self.model.names, classes)
 
 
 def split_output(output: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

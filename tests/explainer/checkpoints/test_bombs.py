@@ -234,7 +234,7 @@ def test_modules_that_take_for_ever_or_fill_the_memory_are_refused(make, message
 def test_a_count_of_classes_that_no_model_has_is_refused(classes, tmp_path):
     model = deepcopy(tiny_detector())
     del model.names
-    model.nc = classes
+    model.model[-1].nc = classes
     with pytest.raises(CheckpointError, match=f"has {classes} classes"):
         load_model(save({"model": model}, tmp_path / "best.pt"))
 

@@ -94,6 +94,15 @@ def test_opencv_runs_onnx_to_the_same_maps(tmp_path):
     compare(Explainer(backend, **SETTINGS)(PICTURE), Explainer(confident_detector(), **SETTINGS)(PICTURE))
 
 
+@pytest.mark.parametrize("names", [["ant"], {"1": "ant", "2": "bee", "3": "cat"}])
+def test_an_export_with_odd_names_has_one_for_each_class(names, tmp_path):
+    extra = {"config.txt": json.dumps({"stride": 8, "names": names})}
+    path = str(tmp_path / "odd.torchscript")
+    torch.jit.save(torch.jit.trace(PredictionsAlone(), IMAGE), path, _extra_files=extra)
+    expected = {0: "ant", 1: "class1", 2: "class2"} if len(names) == 1 else {0: "ant", 1: "bee", 2: "cat"}
+    assert Explainer(open_model(path, trust=True), **SETTINGS).detector.names == expected
+
+
 def test_a_dynamic_export_takes_rectangles_and_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(black_box, "BATCH_ON_CPU", 4)
     settings = SETTINGS | {"imgsz": 96}
