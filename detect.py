@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explainer.errors import UsageError
+from explainer.errors import UsageError, open_streams
 from utils.base.command_line import build_parser, exit_code
 from utils.detecting.options import DetectOptions
 
@@ -244,4 +244,5 @@ def main(opt: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    open_streams()
     sys.exit(main(parse_opt()))

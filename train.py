@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from explainer.errors import open_streams
 from utils.base.command_line import build_parser, exit_code
 from utils.training.options import TrainOptions
 
@@ -388,4 +389,5 @@ def main(opt: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    open_streams()
     sys.exit(main(parse_opt()))

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from explainer.errors import open_streams
 from utils.base.command_line import build_parser, exit_code
 from utils.validating.options import ValOptions
 
@@ -294,4 +295,5 @@ def main(opt: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    open_streams()
     sys.exit(main(parse_opt()))

@@ -1,4 +1,7 @@
-"""The mistakes that the explainer tells apart from its own bugs."""
+"""The mistakes that the explainer tells apart from its own bugs, and the streams on which it says so."""
+
+import os
+import sys
 
 
 class UsageError(ValueError):
@@ -27,3 +30,18 @@ def printable(text: str) -> str:
     Names in a checkpoint or a file's name are a stranger's words, and end up in one line of ours.
     """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def open_streams() -> None:
+    """Have standard output and error lead nowhere where they are closed, for a command that is about to begin.
+
+    Otherwise Python has None for them, and the next file that is opened takes their number: what a library then writes to
+    them would go into that file.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8"))

@@ -15,7 +15,7 @@ if not __package__:
 
 from explainer.command.options import build_options, build_parser, keyword_signature  # noqa: E402
 from explainer.command.running import Tally, exit_code, leave, log_end, progress  # noqa: E402
-from explainer.errors import UnreadableImageError  # noqa: E402
+from explainer.errors import UnreadableImageError, open_streams  # noqa: E402
 from explainer.evaluation.options import Evaluation  # noqa: E402
 
 
@@ -139,4 +139,5 @@ def main(opt: Namespace) -> int:
 
 
 if __name__ == "__main__":
+    open_streams()
     leave(main(parse_opt()))

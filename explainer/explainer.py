@@ -19,7 +19,7 @@ if not __package__:
 
 from explainer.command.options import Options, build_options, build_parser, keyword_signature  # noqa: E402
 from explainer.command.running import WriteBehind, exit_code, leave, source_progress, without_collecting  # noqa: E402
-from explainer.errors import UnreadableImageError  # noqa: E402
+from explainer.errors import UnreadableImageError, open_streams  # noqa: E402
 
 
 def run(**options) -> np.ndarray:
@@ -121,4 +121,5 @@ def main(opt: Namespace) -> int:
 
 
 if __name__ == "__main__":
+    open_streams()
     leave(main(parse_opt()))
