@@ -5,6 +5,9 @@ model = torch.hub.load(".", "custom", path="best.pt", source="local")
 model("img.jpg").pandas().xyxy[0]
 explainer = torch.hub.load(".", "explainer", path="best.pt", source="local", method="LayerCAM")
 explainer(image_rgb)
+
+As a command it loads a model and detects in data/images:
+    python hubconf.py --model yolov5n
 """
 
 dependencies = ["torch", "torchvision", "cv2", "numpy", "yaml"]
@@ -16,6 +19,7 @@ OFFICIAL_P6 = tuple(f"{name}6" for name in OFFICIAL)
 def custom(path="path/to/model.pt", autoshape=True, _verbose=True, device=None):
     """Return the detector in a checkpoint, or in any other format that `models.backend` reads.
 
+    path: of a file, also without its .pt, or the name of official weights, such as yolov5n.
     autoshape: wrap it so that it takes paths, PIL images, arrays and lists of them and returns `Detections`.
     device: "cpu", "0" or a torch.device; by default the first GPU, or the CPU.
     """
@@ -23,7 +27,7 @@ def custom(path="path/to/model.pt", autoshape=True, _verbose=True, device=None):
     from models.backend import DetectMultiBackend
     from utils.base.devices import select_device
 
-    model = DetectMultiBackend(path, device=select_device(str(device or "")), fuse=autoshape)
+    model = DetectMultiBackend(_with_suffix(path), device=select_device(str(device or "")), fuse=autoshape)
     model.eval()
     if not autoshape:
         return model.model if model.pt else model
@@ -38,7 +42,17 @@ def explainer(path="yolov5s.pt", device=None, **settings):
     from explainer.detectors.weights import open_model
     from explainer.explain import Explainer
 
-    return Explainer(open_model(path, device=str(device or "")), **settings)
+    return Explainer(open_model(_with_suffix(path), device=str(device or "")), **settings)
+
+
+def _with_suffix(path):
+    """Return the path of weights with .pt where it ends in no format that is known; addresses and lists as they are."""
+    from models.backend import FORMATS
+
+    if not isinstance(path, (str, bytes)) and not hasattr(path, "__fspath__"):
+        return path
+    is_whole = "://" in str(path) or str(path).lower().endswith(tuple(FORMATS))
+    return str(path) if is_whole else f"{path}.pt"
 
 
 def _official(name):
@@ -64,3 +78,36 @@ def _untrained(name, channels, classes, device):
 
 
 globals().update({name: _official(name) for name in OFFICIAL + OFFICIAL_P6})
+
+
+# Public functions of this file are entry points of torch.hub, so what the command needs goes by other names.
+def _main(arguments=None):
+    """Load the model that is named, detect in the pictures of data/images, and return the exit code."""
+    from utils.base.command_line import OneLineParser, exit_code
+
+    parser = OneLineParser(prog="hubconf.py", description="Load a model as torch.hub does and try it on data/images.")
+    parser.add_argument("--model", default="yolov5s", help="name of an official model, or a path (default: yolov5s)")
+    parser.add_argument("--device", default="", help="0 for a GPU, or cpu")
+    opt = parser.parse_args(arguments)
+    create = globals()[opt.model] if opt.model in OFFICIAL + OFFICIAL_P6 else lambda **how: custom(opt.model, **how)
+    return exit_code("hubconf.py", lambda: create(device=opt.device), _try_out)
+
+
+def _try_out(model):
+    """Detect in a picture given in every way that AutoShape takes, say what was found, and save it in runs/hub."""
+    import numpy as np
+    from PIL import Image
+
+    from utils.base.paths import ROOT
+
+    first, *others = sorted((ROOT / "data/images").glob("*.jpg"))
+    pictures = [str(first), first, Image.open(first), np.asarray(Image.open(first)), *others]
+    found = model(pictures, size=320)
+    found.print()
+    found.save(save_dir=ROOT / "runs/hub/exp")
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.exit(_main())

@@ -1,19 +1,30 @@
-"""Detection, segmentation and classification networks, and the heads that decode their predictions."""
+"""Detection, segmentation and classification networks, and the heads that decode their predictions.
 
+As a command it builds the network of a model YAML and says how large it is:
+    python models/yolo.py --cfg yolov5n.yaml
+"""
+
+import argparse
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from models.building import build_layers, detecting, segmenting
 from models.common import Classify, Conv, Proto
 from models.parsing import load_spec
 from utils.autoanchor import check_anchor_order
-from utils.base.devices import time_sync
+from utils.base.command_line import OneLineParser, exit_code
+from utils.base.devices import select_device, time_sync
 from utils.base.logger import LOGGER
 from utils.base.networks import fuse_conv_and_bn, initialize_weights, model_info, scale_img
+from utils.base.paths import ROOT
 from utils.plots import feature_visualization
 
 
@@ -366,3 +377,52 @@ class ClassificationModel(BaseModel):
         self.model = nn.Sequential(*backbone, head)
         self.stride, self.save, self.nc = model.stride, [], nc
         self.names = {i: str(i) for i in range(nc)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build the network of a model YAML, or of all of them, log its size, and return the exit code."""
+    parser = OneLineParser(prog="yolo.py", description="Build the network of a model YAML and say how large it is.")
+    parser.add_argument("--cfg", default="yolov5s.yaml", help="model YAML, a path or the name of one below models/")
+    parser.add_argument("--batch-size", type=int, default=1, help="images to run with --profile and --line-profile")
+    parser.add_argument("--device", default="", help="0 for a GPU, or cpu")
+    parser.add_argument("--profile", action="store_true", help="also time a forward and a backward pass")
+    parser.add_argument("--line-profile", action="store_true", help="also time each layer")
+    parser.add_argument("--test", action="store_true", help="build every yolo*.yaml below models/ instead")
+    opt = parser.parse_args(arguments)
+    paths = sorted((ROOT / "models").rglob("yolo*.yaml")) if opt.test else [opt.cfg]
+    return exit_code("yolo.py", lambda: [build_and_log(path, opt) for path in paths], lambda built: None)
+
+
+def build_and_log(cfg: str | Path, opt: argparse.Namespace) -> None:
+    """Build the network of a model YAML on the device asked for, log its layers and its size, and time it if asked to."""
+    is_segmenting = load_spec(cfg)["head"][-1][2] == "Segment"
+    model = (SegmentationModel if is_segmenting else DetectionModel)(cfg).to(select_device(opt.device))
+    for layer in model.model:
+        LOGGER.info("%3d %18s %10d  %s", layer.i, layer.f, layer.np, layer.type)
+    model.info()
+    images = torch.rand(opt.batch_size, model.yaml["ch"], 640, 640, device=next(model.parameters()).device)
+    if opt.line_profile:
+        with torch.no_grad():
+            model.eval()(images, profile=True)
+    if opt.profile:
+        log_times(model.train(), images)
+
+
+def log_times(model: nn.Module, images: Tensor, runs: int = 3) -> None:
+    """Log the mean milliseconds of a forward and of a backward pass of images (B, C, h, w)."""
+    forward = backward = 0.0
+    for _ in range(runs):
+        start = time_sync()
+        maps = model(images)
+        middle = time_sync()
+        sum(level.sum() for level in (maps[0] if isinstance(maps, tuple) else maps)).backward()
+        forward, backward = forward + middle - start, backward + time_sync() - middle
+    times = (seconds * 1000 / runs for seconds in (forward, backward))
+    LOGGER.info("forward %.1f ms, backward %.1f ms for images of shape %s", *times, tuple(images.shape))
+
+
+if __name__ == "__main__":
+    # Under its own name, so that the classes are those that checkpoints name.
+    from models.yolo import main as run_command
+
+    sys.exit(run_command())

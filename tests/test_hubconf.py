@@ -1,5 +1,7 @@
 """torch.hub finds the entry points in this checkout."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,50 @@ def test_a_new_network_has_the_classes_that_were_asked_for():
 def test_pretrained_weights_for_other_classes_are_refused():
     with pytest.raises(ValueError, match="pretrained=False"):
         load("yolov5n", classes=4)
+
+
+def test_a_path_without_its_suffix_is_that_of_a_checkpoint(weights):
+    model = load("custom", path=weights.removesuffix(".pt"), device="cpu", _verbose=False)
+    assert model.names == {0: "ant", 1: "bee", 2: "cat"}
+    assert load("explainer", path=Path(weights).with_suffix(""), device="cpu").detector.names == model.names
+
+
+@pytest.mark.parametrize("path", ["gone", "folder/gone.v2"])
+def test_a_name_that_is_nowhere_is_named_with_the_suffix(path):
+    with pytest.raises(FileNotFoundError, match=rf"{path}\.pt does not exist"):
+        hubconf.custom(path, device="cpu")
+
+
+def test_the_network_inside_can_be_traced(weights):
+    model = load("custom", path=weights, device="cpu", _verbose=False)
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        traced = torch.jit.trace(model.model.model, image)
+        torch.testing.assert_close(traced(image)[0], model.model.model(image)[0])
+
+
+def test_what_was_found_prints_a_line_for_each_picture_and_the_speed(weights):
+    model = load("custom", path=weights, device="cpu", _verbose=False)
+    first, second, speed = str(model([picture(), picture(48, 64)], size=96)).splitlines()
+    assert first.startswith("image 1/2: 64x96 ")
+    assert second.startswith("image 2/2: 48x64 ")
+    assert speed.startswith("Speed: ")
+
+
+def test_the_command_tries_a_model_on_the_pictures_of_the_repository(weights, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr("models.detections.Detections.save", lambda self, save_dir: seen.append(self.n))
+    assert hubconf._main(["--model", weights, "--device", "cpu"]) == 0
+    assert seen == [6]
+    assert "image 6/6: " in capsys.readouterr().err
+
+
+def test_a_mistake_in_the_command_is_one_line(capsys):
+    assert hubconf._main(["--model", "gone", "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("hubconf.py: gone.pt does not exist")
+
+
+@pytest.mark.parametrize("script", ["hubconf.py", "models/yolo.py"])
+def test_scripts_run_from_any_folder(script, tmp_path):
+    command = [sys.executable, f"{ROOT}/{script}", "--help"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny_models import ANCHORS, tiny_detector, tiny_segmenter, tiny_spec
 from torch import nn
 
 from models.common import Conv
-from models.yolo import ClassificationModel, DetectionModel, Model
+from models.yolo import ClassificationModel, DetectionModel, Model, main
 
 
 def test_a_model_knows_its_strides_names_and_anchors():
@@ -201,3 +202,24 @@ assert before == (dict(os.environ), os.listdir(), torch.get_num_threads(), torch
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_the_command_builds_a_network_and_says_how_large_it_is(capsys):
+    assert main(["--cfg", "yolov5n.yaml", "--device", "cpu"]) == 0
+    log = capsys.readouterr().err
+    assert "1872157 parameters" in log
+    assert "models.common.SPPF" in log
+
+
+def test_the_command_times_passes(tmp_path, capsys):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_spec()), encoding="utf-8")
+    assert main(["--cfg", str(path), "--device", "cpu", "--profile"]) == 0
+    assert "backward" in capsys.readouterr().err
+
+
+def test_a_model_yaml_that_is_nowhere_is_one_line(capsys):
+    assert main(["--cfg", "gone.yaml", "--device", "cpu"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("yolo.py: ")
+    assert "gone.yaml" in line
