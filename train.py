@@ -3,6 +3,7 @@
     python train.py --data coco128.yaml --weights yolov5n.pt --imgsz 640                  # fine-tune
     python train.py --data coco128.yaml --weights '' --cfg yolov5n.yaml --imgsz 640       # from nothing
     python train.py --resume                                                              # go on after a kill
+    python train.py --data coco128.yaml --weights yolov5n.pt --epochs 10 --evolve 300     # find hyperparameters
     torchrun --nproc_per_node 4 train.py --data coco128.yaml --weights yolov5n.pt         # several GPUs
 
 Results go to runs/train/exp, exp2, ...
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explainer.errors import open_streams
+from explainer.errors import UsageError, open_streams
 from utils.base.command_line import build_parser, exit_code
 from utils.training.options import TrainOptions
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from utils.training.evolution import Evolution
     from utils.training.trainer import TrainData, Trainer
 
 
@@ -61,7 +63,7 @@ def run(**options: Any) -> Summary:
 
     checked = TrainOptions(**options)
     with process_group(use_cuda=checked.device != "cpu"):
-        return train(prepare(checked))
+        return evolve(checked, prepare_evolution(checked)) if checked.evolve else train(prepare(checked))
 
 
 def prepare(options: TrainOptions) -> Job:
@@ -69,6 +71,7 @@ def prepare(options: TrainOptions) -> Job:
     from utils.base.checks import print_args
     from utils.base.devices import init_seeds
     from utils.base.distributed import process_index
+    from utils.base.logger import LOGGER
     from utils.data.dataset_yaml import check_dataset
     from utils.training.checkpoints import take_up
     from utils.training.hyperparameters import load_hyp
@@ -76,6 +79,8 @@ def prepare(options: TrainOptions) -> Job:
     quiet_unless_main()
     options, resumed, folder = take_up(options) if options.resume else (options, None, None)
     print_args(options.as_plain())
+    for line in options.without_effect():
+        LOGGER.warning(f"WARNING: {line}")
     hyp = load_hyp(options.hyp) | {"label_smoothing": options.label_smoothing}
     data = check_dataset(options.data)
     check_combination(options)
@@ -333,6 +338,39 @@ def train(job: Job) -> Summary:
     return summary
 
 
+def prepare_evolution(options: TrainOptions) -> Evolution:
+    """Check what the user gave, the quick checks first, and return the evolution to begin or to go on with."""
+    from utils.base.distributed import process_count
+    from utils.base.paths import increment_path
+    from utils.data.dataset_yaml import check_dataset
+    from utils.training.evolution import Evolution
+    from utils.training.hyperparameters import load_hyp
+
+    if process_count() > 1:
+        raise ValueError("--evolve works in one process only; start it without torchrun")
+    hyp = load_hyp(options.hyp)
+    check_dataset(options.data)
+    check_combination(options)
+    folder = increment_path(Path(options.evolution_project) / options.name, exist_ok=options.exist_ok)
+    evolution = Evolution(folder, hyp)
+    folder.mkdir(parents=True, exist_ok=True)
+    return evolution
+
+
+def evolve(options: TrainOptions, evolution: Evolution) -> Summary:
+    """Train generation after generation, and return the figures of the best."""
+    from utils.training.evolution import evolve as evolve_with
+
+    def train_once(one: TrainOptions) -> tuple[float, ...]:
+        try:
+            job = prepare(one)
+        except (ValueError, ModuleNotFoundError) as error:
+            raise UsageError(str(error)) from error
+        return train(job).results
+
+    return Summary(evolution.folder, evolve_with(options, evolution, train_once).figures)
+
+
 def finish(job: Job) -> Summary:
     """Strip the checkpoints, measure the best one class by class, and draw what happened."""
     from utils.base.logger import LOGGER, colorstr
@@ -384,8 +422,16 @@ def main(opt: argparse.Namespace) -> int:
     """Run the command and return its exit code: 0, 2 for a mistake, 130 for Ctrl-C."""
     from utils.base.distributed import process_group
 
+    def prepare_either() -> tuple[TrainOptions, Any]:
+        options = TrainOptions(**vars(opt))
+        return options, prepare_evolution(options) if options.evolve else prepare(options)
+
+    def work(prepared: tuple[TrainOptions, Any]) -> Summary:
+        options, job = prepared
+        return evolve(options, job) if options.evolve else train(job)
+
     with process_group(use_cuda=opt.device != "cpu"):
-        return exit_code("train.py", lambda: prepare(TrainOptions(**vars(opt))), train)
+        return exit_code("train.py", prepare_either, work)
 
 
 if __name__ == "__main__":

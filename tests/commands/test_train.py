@@ -289,3 +289,45 @@ def test_anchors_can_be_left_to_be_found(squares, tmp_path):
     options = TrainOptions(**options_for(squares, tmp_path, hyp={"anchors": 2}))
     head = train.prepare(options).trainer.model.model[-1]
     assert (head.anchors * head.stride[:, None, None]).min() > 5
+
+
+def test_hyperparameters_evolve_and_go_on(squares, tmp_path, capsys):
+    assert main(squares, tmp_path, evolve=1, name="e") == 0
+    assert main(squares, tmp_path, evolve=2, name="e", exist_ok=True) == 0
+    assert "Generation 2 of 2" in capsys.readouterr().err
+    left = {path.name for path in (tmp_path / "e").iterdir()}
+    assert left == {"evolve.csv", "hyp_evolve.yaml", "evolve.png", "training"}
+    assert len((tmp_path / "e/evolve.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_evolutions_lie_beside_the_trainings_by_default():
+    assert Path(TrainOptions(evolve=1).evolution_project).parts[-2:] == ("runs", "evolve")
+    assert TrainOptions(evolve=1, project="mine").evolution_project == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--evolve", "2", "--resume"], "--evolve goes on by itself"),
+        (["--evolve", "-1"], "--evolve -1 is too small"),
+        (["--evolve", "2", "--data", "gone.yaml"], "gone.yaml does not exist"),
+    ],
+)
+def test_a_mistake_in_an_evolution_is_one_line(words, message, capsys, tmp_path):
+    assert train.main(train.parse_opt([*words, "--project", str(tmp_path), "--device", "cpu"])) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_evolve_without_a_number_is_three_hundred_generations():
+    assert train.parse_opt(["--evolve"]).evolve == 300
+    assert train.parse_opt([]).evolve == 0
+
+
+def test_options_of_services_that_are_not_here_are_taken_with_a_word():
+    words = ["--bucket", "b", "--entity", "me", "--upload_dataset", "--bbox_interval", "3", "--artifact_alias", "v1"]
+    lines = TrainOptions(**vars(train.parse_opt(words))).without_effect()
+    assert [line.split()[0] for line in lines] == [
+        *("--bucket", "--entity", "--upload-dataset", "--bbox-interval", "--artifact-alias")
+    ]
+    assert TrainOptions().without_effect() == []

@@ -10,7 +10,11 @@ from typing import Any, NoReturn
 
 from explainer.errors import UsageError
 
-SPELLINGS = {"imgsz": ("--imgsz", "--img", "--img-size")}
+SPELLINGS = {
+    "imgsz": ("--imgsz", "--img", "--img-size"),
+    # Spelled so in YOLOv5.
+    **{name: (f"--{name}",) for name in ("upload_dataset", "bbox_interval", "artifact_alias")},
+}
 
 
 def option(default: Any, text: str, **argument: Any) -> Any:

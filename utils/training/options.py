@@ -11,6 +11,15 @@ from utils.base.paths import ROOT
 from utils.training.hyperparameters import DEFAULT
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSProp")
+GENERATIONS = 300
+# What YOLOv5 hands to services outside, by option: where there is nothing of the kind here.
+NOT_HERE = {
+    "bucket": "nothing is copied to or from a Google Cloud bucket",
+    "entity": "there is no Weights & Biases logging; results.csv and TensorBoard hold the figures",
+    "upload_dataset": "no data set is uploaded",
+    "bbox_interval": "there is no Weights & Biases logging of boxes",
+    "artifact_alias": "data sets are read from the disk alone",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +39,15 @@ class TrainOptions:
     noval: bool = option(False, "validate after the last epoch only")
     noautoanchor: bool = option(False, "do not look whether the anchors fit")
     noplots: bool = option(False, "save no pictures")
+    evolve: int = option(
+        0,
+        f"evolve hyperparameters over so many generations (default with no value: {GENERATIONS}); with --exist-ok it "
+        "goes on with those in the folder",
+        nargs="?",
+        const=GENERATIONS,
+        type=int,
+    )
+    bucket: str = option("", "accepted for old commands; does nothing")
     cache: str | None = option(
         None, "keep images in ram or on disk (default with no value: ram)", nargs="?", const="ram"
     )
@@ -52,6 +70,10 @@ class TrainOptions:
     )
     save_period: int = option(-1, "also keep the checkpoint of every n-th epoch", type=int)
     seed: int = option(0, "of everything random", type=int)
+    entity: str | None = option(None, "accepted for old commands; does nothing")
+    upload_dataset: str | bool = option(False, "accepted for old commands; does nothing", nargs="?", const=True)
+    bbox_interval: int = option(-1, "accepted for old commands; does nothing", type=int)
+    artifact_alias: str = option("latest", "accepted for old commands; does nothing")
     trust: bool = option(False, "unpickle the weights fully, which can run any program: for files you made yourself")
 
     def __post_init__(self) -> None:
@@ -63,7 +85,7 @@ class TrainOptions:
         self._check_choices()
 
     def _check_numbers(self) -> None:
-        for name, least in (("epochs", 1), ("imgsz", 1), ("patience", 0), ("workers", 0), ("seed", 0)):
+        for name, least in (("epochs", 1), ("imgsz", 1), ("patience", 0), ("workers", 0), ("seed", 0), ("evolve", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{flag(name)} {getattr(self, name)} is too small; give {least} or more")
         if self.batch_size < 1 and self.batch_size != -1:
@@ -74,6 +96,8 @@ class TrainOptions:
             raise ValueError(f"--label-smoothing {self.label_smoothing} is not possible; give 0 to 1, such as 0.1")
 
     def _check_choices(self) -> None:
+        if self.evolve and self.resume:
+            raise ValueError("--evolve goes on by itself: give the --name of its folder and --exist-ok, not --resume")
         if self.cache not in (None, "ram", "disk"):
             raise ValueError(f"--cache {self.cache} is unknown; give ram or disk")
         if self.optimizer not in OPTIMIZERS:
@@ -82,6 +106,17 @@ class TrainOptions:
             raise ValueError(
                 "neither --weights nor --cfg is given; give a checkpoint, or a model YAML such as yolov5n.yaml"
             )
+
+    def without_effect(self) -> list[str]:
+        """Return a line on each option that was given and does nothing here."""
+        given = [name for name in NOT_HERE if getattr(self, name) != type(self).__dataclass_fields__[name].default]
+        return [f"{flag(name)} does nothing: {NOT_HERE[name]}" for name in given]
+
+    @property
+    def evolution_project(self) -> str:
+        """The folder of all evolutions: beside that of the trainings where no other was asked for."""
+        is_default = self.project == str(type(self).__dataclass_fields__["project"].default)
+        return str(ROOT / "runs/evolve") if is_default else self.project
 
     @property
     def frozen_layers(self) -> tuple[int, ...]:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from explainer.errors import UsageError
 from utils.base.distributed import agree, is_main, process_count
 from utils.base.image_io import write_image
 from utils.base.logger import LOGGER
@@ -23,6 +22,7 @@ from utils.data.pictures import draw_batch, labels_of_image
 from utils.data.training_data import LoadImagesAndLabels
 from utils.loss import ComputeLoss
 from utils.training.checkpoints import save_checkpoint, training_entries
+from utils.training.evolution import DivergedError
 from utils.training.model_ema import ModelEMA
 from utils.training.optimizers import (
     LEAST_WARM_UP,
@@ -163,7 +163,7 @@ class Trainer:
             mean += (parts - mean) / (i + 1)
             progress.set_description(self._progress_text(epoch, mean, len(targets), images.shape[-1]))
         if not torch.isfinite(mean).all():
-            raise UsageError(
+            raise DivergedError(
                 f"the loss became {mean.sum():g} in epoch {epoch}; lower lr0 in --hyp, or begin from weights"
             )
         return mean
