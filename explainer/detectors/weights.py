@@ -188,7 +188,10 @@ def class_names_of(data: str, count: int) -> dict[int, str]:
     """Return the class names that a dataset YAML gives; UsageError unless there are `count`."""
     from explainer.checkpoints.repair import indexed_names
 
-    content = read_yaml(data)
+    try:
+        content = read_yaml(data)
+    except UsageError as error:
+        raise UsageError(f"--data {error}") from error
     names = content.get("names") if isinstance(content, dict) else None
     if not isinstance(names, (dict, list)):
         raise UsageError(f"--data '{data}' is no dataset YAML with class names: 'names' is {str(names)[:60]}")
