@@ -175,7 +175,7 @@ def exit_code(command: str, run: Callable[[], Tally]) -> int:
 def in_one_line(error: OSError) -> str:
     """Return what an error of the operating system says, after the file that it is about."""
     about = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
-    return " ".join(str(about).split())
+    return printable(" ".join(str(about).split()))
 
 
 def leave(code: int) -> NoReturn:

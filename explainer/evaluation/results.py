@@ -15,7 +15,7 @@ import numpy as np
 from explainer.errors import UsageError
 from explainer.evaluation.options import Evaluation
 from explainer.evaluation.summary import FIGURES
-from explainer.files.results import Page, as_cells, from_cells, write_picture
+from explainer.files.results import GrowingTable, Page, as_utf8, csv_bytes, from_cells, write_picture, written_whole
 from explainer.files.sources import read_yaml
 
 IDENTITY = ("image", "row", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride", "method", "layer", "read")
@@ -29,13 +29,16 @@ TABLE, OPTIONS = "detections.csv", "options.yaml"
 class EvaluationResults:
     """The folder of one evaluation, made when it is entered; leaving it closes the table of detections.
 
-    finished  for each image the contenders, as (method, layer), whose rows are there already; `resumes` keeps them
+    finished  for each image, as the table names it, the contenders, as (method, layer), whose rows are there already;
+              `resumes` keeps them
     """
 
     def __init__(self, folder: Path, options: Evaluation, *, resumes: bool = False):
         self.folder, self.options, self.resumes = folder, options, resumes
         self.finished: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._count = 0
+        # The paths of images whose name is no UTF-8, by what the table calls them.
+        self._paths: dict[str, str] = {}
 
     def __enter__(self) -> "EvaluationResults":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -45,19 +48,25 @@ class EvaluationResults:
             self.finished[row["image"]].add((row["method"], row["layer"]))
         write_rows(self.folder / TABLE, kept)
         self._count = len(kept)
-        self._table = (self.folder / TABLE).open("a", newline="", encoding="utf-8")
-        self._rows = csv.DictWriter(self._table, DETECTION_COLUMNS)
+        self._table = GrowingTable(self.folder / TABLE, DETECTION_COLUMNS)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, kind, *error) -> None:
         self._table.close()
+        # What ends the run is not to be hidden by what comes of it.
+        if kind is None:
+            self._table.check_there()
+
+    def finished_of(self, image: Path) -> set[tuple[str, str]]:
+        """Return the contenders whose rows of an image are there already."""
+        self._paths[as_utf8(str(image))] = str(image)
+        return self.finished[as_utf8(str(image))]
 
     def add(self, image: Path, rows: list[dict]) -> None:
-        """Write the rows of an image by one contender; they are on disk when this returns."""
+        """Write the rows of an image by one contender; they are on disk when this returns, or none of them is."""
+        self._paths[as_utf8(str(image))] = str(image)
         common = {"image": str(image), TOGETHER: len(rows)}
-        whole = [common | {name: as_text(value) for name, value in row.items()} for row in rows]
-        self._rows.writerows(map(as_cells, whole))
-        self._table.flush()
+        self._table.append(common | {name: as_text(value) for name, value in row.items()} for row in rows)
         self._count += len(rows)
 
     def table(self):
@@ -83,14 +92,17 @@ class EvaluationResults:
                 f"nothing was detected above confidence {self.options.conf_thres} in --data '{self.options.data}'; "
                 "try a lower --conf-thres"
             )
-        return rows.assign(**{name: rows[name].map(without_mark) for name in ("image", *texts)})
+        rows = rows.assign(**{name: rows[name].map(without_mark) for name in ("image", *texts)})
+        return rows.assign(image=rows["image"].map(lambda name: self._paths.get(name, name)))
 
     def save_text(self, name: str, text: str) -> None:
         """Write a text file."""
-        (self.folder / name).write_text(text, encoding="utf-8")
+        with written_whole(self.folder / name) as part:
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def save_picture(self, name: str, picture_rgb: np.ndarray) -> None:
         """Write a picture in the format of its suffix; OSError if that fails."""
+        self._table.check_there()
         write_picture(self.folder / name, picture_rgb)
 
     def page(self) -> Page:
@@ -148,12 +160,8 @@ def is_whole(unit: list[dict]) -> bool:
 
 def write_rows(path: Path, rows: list[dict]) -> None:
     """Write a table of these rows in place of the one that is there, which stays until the new one is complete."""
-    beside = path.with_suffix(".new")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, DETECTION_COLUMNS)
-        writer.writeheader()
-        writer.writerows(map(as_cells, rows))
-    beside.replace(path)
+    with written_whole(path) as part:
+        part.write_bytes(csv_bytes(DETECTION_COLUMNS, rows, header=True))
 
 
 def unit_of(row: dict) -> tuple:
@@ -166,7 +174,8 @@ def write_options(path: Path, options: Evaluation) -> None:
     import yaml
 
     values = {name: plain(value) for name, value in asdict(options).items() if name != "resume"}
-    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    with written_whole(path) as part:
+        part.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
 def plain(value: object) -> object:

@@ -1,13 +1,17 @@
 """What a run leaves on disk: pictures, videos, arrays and the table. The only writer, with that of an evaluation."""
 
 import csv
+import errno
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryFile
+from zlib import crc32
 
 import numpy as np
 
@@ -26,6 +30,9 @@ FORMULA, MARKED = re.compile("'*[=+@\\-\t\r]"), re.compile("'+[=+@\\-\t\r]")
 WRITABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # A page whose pictures take more bytes is slow to send and to open; they then lie beside it.
 PAGE_BYTES = 50 * 2**20
+# What file systems take for one name. A name that is no text in UTF-8, and NUL, only some of them take.
+NAME_BYTES = 255
+NO_NAME = re.compile("[\0\ud800-\udfff]+")
 
 
 class Results:
@@ -36,39 +43,46 @@ class Results:
         self._taken: set[str] = set()
         # The image or frame that was last written about, and the names of what lies beside it.
         self._about: tuple[tuple | None, set[str]] = None, set()
-        self._videos: dict[tuple[Path, int], tuple[Path, object]] = {}
+        self._videos: dict[tuple[Path, int], Video] = {}
         self._folders: dict[tuple[Path, int], Path] = {}
 
     def __enter__(self) -> "Results":
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._table = (self.folder / "explanations.csv").open("a", newline="", encoding="utf-8")
-        self._rows = csv.DictWriter(self._table, ANSWER_COLUMNS)
-        if not self._table.tell():
-            self._rows.writeheader()
+        self._table = GrowingTable(self.folder / "explanations.csv", ANSWER_COLUMNS)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, kind, *error) -> None:
         self._table.close()
-        for _, video in self._videos.values():
-            video.release()
+        failed = []
+        for video in self._videos.values():
+            try:
+                video.close()
+            except OSError as reason:
+                failed.append(reason)
+        # What ends the run is not to be hidden by what comes of it.
+        if kind is None:
+            self._table.check_there()
+            for reason in failed:
+                raise reason
 
     def add_rows(self, frame: Frame, rows: Iterable[dict[str, object]]) -> None:
-        """Write the rows of one image, values by column name; they are on disk when this returns."""
+        """Write the rows of one image, values by column name; they are on disk when this returns, or none of them is."""
         common = {"image": str(frame.path), "frame": frame.number or None}
-        self._rows.writerows(as_cells(common | formatted(row)) for row in rows)
-        self._table.flush()
+        self._table.append(common | formatted(row) for row in rows)
 
     def save(self, frame: Frame, picture_rgb: np.ndarray) -> Path:
         """Write the overlay under the image's own name, or append it to the video of its source; return the path."""
+        self._table.check_there()
         if frame.number:
             return self._append(frame, picture_rgb)
         suffix = frame.path.suffix if frame.path.suffix.lower() in WRITABLE else ".png"
-        path = self.folder / self._free_name(frame.path.stem, suffix)
+        path = self.folder / self._free_name(NO_NAME.sub("_", frame.path.stem), suffix)
         write_picture(path, picture_rgb)
         return path
 
     def save_overview(self, name: str, picture_rgb: np.ndarray) -> None:
         """Write a picture of the whole run as <name>.jpg."""
+        self._table.check_there()
         write_picture(self.folder / self._free_name(name, ".jpg"), picture_rgb)
 
     def save_beside(self, frame: Frame, names: tuple[str, ...], picture_rgb: np.ndarray) -> None:
@@ -79,7 +93,8 @@ class Results:
         """Write arrays that belong to an image as <image>/<name>.npz."""
         path = self._beside(frame, names, ".npz")
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **arrays)
+        with written_whole(path) as part, part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
 
     def page(self) -> "Page":
         """Return report.html of this run in the making; what lies beside it shares its name with no image's folder."""
@@ -87,6 +102,7 @@ class Results:
 
     def _beside(self, frame: Frame, names: tuple[str, ...], suffix: str) -> Path:
         """Return the path of something further about an image; that of a frame carries the frame's number."""
+        self._table.check_there()
         if self._about[0] != (frame.path, frame.stream, frame.number):
             self._about = (frame.path, frame.stream, frame.number), set()
         count = f"_{frame.number}" if frame.number else ""
@@ -109,10 +125,83 @@ class Results:
         origin = frame.path, frame.stream
         if origin not in self._videos:
             path = self.folder / self._free_name(safe_name(frame.path.stem), ".mp4")
-            self._videos[origin] = path, open_video(path, frame.fps, picture_rgb.shape)
-        path, video = self._videos[origin]
-        video.write(np.ascontiguousarray(picture_rgb[..., ::-1]))
-        return path
+            self._videos[origin] = Video(path, frame.fps, picture_rgb.shape)
+        self._videos[origin].append(picture_rgb)
+        return self._videos[origin].path
+
+
+class GrowingTable:
+    """A CSV table to whose end rows are added, all that are given at once or none of them.
+
+    A table that is there already is gone on with. Text that is no UTF-8, as a file's name can hold, is spelled out.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]):
+        self.path, self._columns = path, columns
+        self._file = path.open("ab", buffering=0)
+        self._opened = os.fstat(self._file.fileno())
+        if not self._opened.st_size:
+            self._write(csv_bytes(columns, [], header=True))
+
+    def append(self, rows: Iterable[dict[str, object]]) -> None:
+        """Write rows, values by column; OSError, naming the table, where it is no longer there or the disk is full."""
+        self.check_there()
+        self._write(csv_bytes(self._columns, rows))
+
+    def check_there(self) -> None:
+        """Raise FileNotFoundError where the table was deleted or moved, with its folder or alone."""
+        try:
+            if os.path.samestat(self._opened, self.path.stat()):
+                return
+        except FileNotFoundError:
+            pass
+        raise FileNotFoundError(errno.ENOENT, "was deleted or moved while results were written to it", str(self.path))
+
+    def close(self) -> None:
+        """Close the file; `check_there` still answers."""
+        self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        length = os.fstat(self._file.fileno()).st_size
+        try:
+            with naming(self.path):
+                written = 0
+                while written < len(data):
+                    written += self._file.write(data[written:])
+        except BaseException:
+            os.ftruncate(self._file.fileno(), length)
+            raise
+
+
+class Video:
+    """A video in the making, mp4: it takes its place when it is closed."""
+
+    def __init__(self, path: Path, fps: float, shape: tuple[int, ...]):
+        """Begin a video of pictures of this shape (H, W, 3); OSError if it cannot be opened."""
+        self.path, self._size, self._count = path, (shape[1], shape[0]), 0
+        self._part = part_of(path, ".mp4")
+        self._writer = open_video(self._part, fps, shape)
+
+    def append(self, picture_rgb: np.ndarray) -> None:
+        """Add a picture, RGB uint8; one of another size, which a writer would leave out, is brought to that of the first."""
+        import cv2
+
+        if picture_rgb.shape[1::-1] != self._size:
+            picture_rgb = cv2.resize(picture_rgb, self._size)
+        self._writer.write(np.ascontiguousarray(picture_rgb[..., ::-1]))
+        self._count += 1
+
+    def close(self) -> None:
+        """Put the video in its place; OSError where that fails, or not all frames arrived on the disk."""
+        self._writer.release()
+        try:
+            if frames_in(self._part) < self._count:
+                raise OSError(errno.EIO, "the video could not be written whole; is the disk full?", str(self.path))
+            with naming(self.path):
+                self._part.replace(self.path)
+        finally:
+            with suppress(OSError):
+                self._part.unlink(missing_ok=True)
 
 
 class Page:
@@ -137,7 +226,8 @@ class Page:
 
     def add(self, part: str) -> None:
         """Keep the data of one image, which is JSON in ASCII."""
-        self._sizes.append(self._waiting.write(part.encode("ascii")))
+        with naming(self.folder / "report.html"):
+            self._sizes.append(self._waiting.write(part.encode("ascii")))
 
     def write(self, render: Callable[[Iterable[str], str], Iterable[str]]) -> tuple[Path, Path | None]:
         """Write the page, and return its path and that of the folder with its pictures, None where they lie in the page.
@@ -151,7 +241,8 @@ class Page:
         beside.mkdir()
         try:
             for number, part in enumerate(self._parts()):
-                (beside / f"{number}.js").write_text(f"receive({number}, {part});\n", encoding="ascii")
+                with naming(beside):
+                    (beside / f"{number}.js").write_text(f"receive({number}, {part});\n", encoding="ascii")
             return self._write_text(render((), beside.name)), beside
         except BaseException:
             rmtree(beside)
@@ -165,15 +256,13 @@ class Page:
 
     def _write_text(self, pieces: Iterable[str]) -> Path:
         """Write a text piece by piece beside its place, and put it there when it is complete; return the path."""
-        path, beside = self.folder / "report.html", self.folder / "report.html.new"
-        try:
-            # A file's name can hold bytes that are no text.
-            with beside.open("w", encoding="utf-8", errors="xmlcharrefreplace", newline="\n") as file:
-                file.writelines(pieces)
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        path = self.folder / "report.html"
+        # A file's name can hold bytes that are no text.
+        with (
+            written_whole(path) as part,
+            part.open("w", encoding="utf-8", errors="xmlcharrefreplace", newline="\n") as file,
+        ):
+            file.writelines(pieces)
         return path
 
 
@@ -214,7 +303,67 @@ def write_picture(path: Path, picture_rgb: np.ndarray) -> None:
     if not encoded:
         raise OSError(f"{path}: no encoder for an image of {picture_rgb.shape}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    with written_whole(path) as part:
+        part.write_bytes(data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give the path of a file to write in place of this one, which it becomes when the context is left.
+
+    After any error it is removed, and what was there before is as it was. An OSError names `path`.
+    """
+    part = part_of(path)
+    try:
+        with naming(path):
+            yield part
+            part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have what the operating system reports inside the context name this file; a full disk, for one, names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def part_of(path: Path, suffix: str = "") -> Path:
+    """Return where a file is made before it takes its place: beside it, hidden, with a name that is short in any case."""
+    return path.with_name(f".{crc32(path.name.encode('utf-8', 'surrogatepass')):08x}.{os.getpid()}.part{suffix}")
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[dict[str, object]], *, header: bool = False) -> bytes:
+    """Return rows, values by column, as lines of a CSV table in UTF-8, if asked for after one with the columns."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    if header:
+        writer.writeheader()
+    writer.writerows(map(as_cells, rows))
+    return as_utf8(text.getvalue()).encode("utf-8")
+
+
+def as_utf8(text: str) -> str:
+    """Return a text as UTF-8 can hold it: the bytes of a file's name that are no text are spelled out, as \\udcff."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def frames_in(path: Path) -> int:
+    """Return how many frames a video has: none where it cannot be opened."""
+    import cv2
+
+    video = cv2.VideoCapture(str(path))
+    try:
+        return int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+    finally:
+        video.release()
 
 
 def open_video(path: Path, fps: float, shape: tuple[int, ...]):
@@ -228,18 +377,31 @@ def open_video(path: Path, fps: float, shape: tuple[int, ...]):
 
 
 def free_name(stem: str, suffix: str, taken: set[str]) -> str:
-    """Return stem and suffix as a name that is not taken, with a number if need be, and mark it as taken."""
-    name, count = f"{stem}{suffix}", 1
-    while name in taken:
+    """Return stem and suffix as a name that is not taken, with a number if need be, and mark it as taken.
+
+    The stem, which may name folders before it, is cut where the whole were too long for a file system.
+    """
+    folders, _, last = stem.rpartition("/")
+    count = 1
+    while True:
+        end = f"_{count}{suffix}" if count > 1 else suffix
+        name = f"{folders}/{trimmed(last, end)}" if folders else trimmed(last, end)
+        if name not in taken:
+            taken.add(name)
+            return name
         count += 1
-        name = f"{stem}_{count}{suffix}"
-    taken.add(name)
-    return name
+
+
+def trimmed(stem: str, end: str = "") -> str:
+    """Return a name with its end, of whose stem as much is left out as a file system would refuse."""
+    kept = stem.encode("utf-8", "replace")[: NAME_BYTES - len(end.encode("utf-8"))]
+    return kept.decode("utf-8", "ignore") + end
 
 
 def safe_name(name: str) -> str:
     """Return a class name or an address as a file name: characters that a file system may refuse become '_'."""
-    return re.sub(r'[\x00-\x1f\x7f-\x9f\\/:*?"<>|]+', "_", name).strip() or "_"
+    name = re.sub(r'[\x00-\x1f\x7f-\x9f\\/:*?"<>|\ud800-\udfff]+', "_", name).strip()
+    return trimmed(name) or "_"
 
 
 def check_writable(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import inspect
 import os
+import shutil
 from operator import itemgetter
 
 import cv2
@@ -351,3 +352,22 @@ def test_near_misses_are_not_evaluated():
 
 def test_no_two_figures_have_the_same_title():
     assert len({figure.title for figure in FIGURES.values()}) == len(FIGURES)
+
+
+@pytest.mark.parametrize("flags", [(), ("--nosave",), ("--report",)])
+def test_a_folder_that_is_deleted_while_the_run_goes_on_is_an_error(command, capsys, monkeypatch, flags):
+    kept = results.EvaluationResults.add
+
+    def delete_after_the_first(whole, *arguments):
+        kept(whole, *arguments)
+        shutil.rmtree(whole.folder, ignore_errors=True)
+
+    monkeypatch.setattr(results.EvaluationResults, "add", delete_after_the_first)
+    code, folder = command("--method", "GradCAM", *flags)
+    log = capsys.readouterr().err
+    assert code == 1
+    assert "Results saved" not in log
+    assert log.splitlines()[-1] == (
+        f"evaluate: error: {folder / 'detections.csv'}: was deleted or moved while results were written to it"
+    )
+    assert not folder.exists()

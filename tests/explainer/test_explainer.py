@@ -1,18 +1,22 @@
 """The command from end to end on a tiny checkpoint: what it writes, and what it says about bad input."""
 
 import csv
+import os
 import shutil
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
-from fresh_interpreter import IN_STOCK
+from fresh_interpreter import IN_STOCK, tree
 from PIL import Image
 from scenes import confident_detector, picture, save_checkpoint
 from tiny_media import claiming_png
 
 from explainer.errors import UnreadableImageError, UsageError
 from explainer.explainer import main, parse_opt, run
+from explainer.files.results import Results
 from explainer.files.sources import Source
 
 
@@ -412,3 +416,69 @@ def test_usage_errors_are_value_errors_for_notebooks():
     with pytest.raises(ValueError, match="unknown method"):
         run(method="CamCAM")
     assert issubclass(UsageError, ValueError)
+
+
+LIMITED = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+sys.argv[1:] = sys.argv[3:]
+from explainer.explainer import main, parse_opt
+sys.exit(main(parse_opt()))
+"""
+
+
+@pytest.mark.skipif(IN_STOCK or sys.platform == "win32", reason="needs limits of POSIX, and a tree that writes nothing")
+@pytest.mark.parametrize("limit", [500, 12000])
+def test_a_run_without_room_on_the_disk_is_one_line_and_leaves_nothing_half_written(weights, photos, tmp_path, limit):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
+    for name in ("1.png", "2.png"):
+        save(photos / name, noise)
+    options = ["--weights", weights, "--imgsz", "96", "--conf-thres", "0.05", "--save-npz", "--source", str(photos)]
+    command = [sys.executable, "-c", LIMITED, str(tree()), str(limit), *options, "--project", str(tmp_path / "out")]
+    answer = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": "agg"})
+    assert answer.returncode == 1, answer.stderr
+    assert "Traceback" not in answer.stderr
+    last = answer.stderr.splitlines()[-1]
+    assert last.startswith(f"explainer: error: {tmp_path / 'out' / 'exp'}")
+    assert last.endswith("File too large")
+    left = [path for path in (tmp_path / "out/exp").rglob("*") if path.is_file()]
+    assert not [path for path in left if path.suffix == ".part"]
+    for path in left:
+        if path.suffix == ".png":
+            assert read(path).shape == (60, 90, 3)
+        elif path.suffix == ".npz":
+            assert np.load(path)["heatmap"].shape == (60, 90)
+        else:
+            text = path.read_text(encoding="utf-8")
+            assert not text or text.endswith("\n")
+            assert all(None not in row.values() for row in rows_of(tmp_path / "out/exp"))
+
+
+@pytest.mark.parametrize("flags", [(), ("--nosave",), ("--report", "--suspects", "2")])
+def test_a_folder_that_is_deleted_while_the_run_goes_on_is_an_error(command, photos, capsys, monkeypatch, flags):
+    for name in ("1.png", "2.png", "3.png"):
+        save(photos / name, picture())
+    kept = Results.add_rows
+
+    def delete_after_the_first(results, *arguments):
+        kept(results, *arguments)
+        shutil.rmtree(results.folder, ignore_errors=True)
+
+    monkeypatch.setattr(Results, "add_rows", delete_after_the_first)
+    code, folder = command(photos, *flags)
+    log = capsys.readouterr().err
+    assert code == 1
+    assert "Results saved" not in log
+    assert log.splitlines()[-1].startswith(f"explainer: error: {folder}")
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take only names that are text")
+def test_a_file_whose_name_is_no_text_is_explained_like_any_other(command, photos, capsys):
+    save(photos / "one.png", picture()).rename(photos / os.fsdecode(b"caf\xe9\x1b.png"))
+    code, folder = command(photos, "--per-detection", "--save-npz", "--report")
+    assert code == 0
+    assert "caf\\udce9\\x1b.png: " in capsys.readouterr().err
+    assert {row["image"].rpartition("/")[2] for row in rows_of(folder)} == {"caf\\udce9\x1b.png"}
+    assert (folder / "caf_\x1b.png").is_file()
