@@ -153,6 +153,7 @@ def detect_batch(batch: Batch, job: Job, results: ResultFiles) -> list[Found]:
 
     maps_folder: Path | bool = False
     if job.options.visualize:
+        results.check_there()
         maps_folder = increment_path(job.folder / Path(results.output_name(batch.pictures[0])).stem, mkdir=True)
     shapes = [picture.im_bgr.shape[:2] for picture in batch.pictures]
     return job.detector(batch.im, shapes, visualize=maps_folder)
@@ -234,7 +235,7 @@ def parse_opt(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(opt: argparse.Namespace) -> int:
-    """Run the command and return its exit code: 0, 1 when files could not be read, 2 for a mistake, 130 for Ctrl-C."""
+    """Run the command and return its exit code: 0, 1 when a file could not be read or written, 2 for a mistake, 130."""
     return exit_code(
         "detect.py",
         lambda: prepare(DetectOptions(**vars(opt))),

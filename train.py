@@ -248,7 +248,7 @@ def open_folder(options: TrainOptions, hyp: dict[str, float]) -> Path:
     import yaml
 
     from utils.base.distributed import is_main
-    from utils.base.paths import increment_path, naming_failed_writes
+    from utils.base.paths import increment_path, writing_whole
 
     folder = Path(options.project) / options.name
     if not is_main():
@@ -256,9 +256,8 @@ def open_folder(options: TrainOptions, hyp: dict[str, float]) -> Path:
     folder = increment_path(folder, exist_ok=options.exist_ok, mkdir=True)
     (folder / "weights").mkdir(exist_ok=True)
     for name, content in (("hyp", hyp), ("opt", options.as_plain() | {"save_dir": str(folder)})):
-        path = folder / f"{name}.yaml"
-        with naming_failed_writes(path):
-            path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        with writing_whole(folder / f"{name}.yaml") as part:
+            part.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return folder
 
 
@@ -419,7 +418,7 @@ def parse_opt(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(opt: argparse.Namespace) -> int:
-    """Run the command and return its exit code: 0, 2 for a mistake, 130 for Ctrl-C."""
+    """Run the command and return its exit code: 0, 1 for a failed write, 2 for a mistake, 130 for Ctrl-C."""
     from utils.base.distributed import process_group
 
     def prepare_either() -> tuple[TrainOptions, Any]:

@@ -202,6 +202,7 @@ class Writers:
     """The files that a validation leaves. `observers` are shown every batch; `finish` writes the rest."""
 
     def __init__(self, job: Job) -> None:
+        from utils.base.paths import ResultFolder
         from utils.validating.files import BatchPictures, JsonFile, LabelFiles, count_confusions
         from utils.validating.metrics import ConfusionMatrix
 
@@ -217,11 +218,21 @@ class Writers:
             self.observers.append(self.json)
         if job.plots:
             self.observers += [BatchPictures(job.folder, job.names), lambda b: count_confusions(self.confusion, b)]
+        if self.observers:
+            self.results = ResultFolder(job.folder)
+            # Before any other makes a folder in place of one that was deleted.
+            self.observers.insert(0, lambda batch: self.results.check())
 
     def finish(self, evaluation: Evaluation) -> bool:
-        """Write the JSON and the pictures; return whether anything was written at all."""
+        """Write the JSON and the pictures; return whether anything was written at all.
+
+        Raises:
+            FailedWriteError: also where the folder was deleted meanwhile.
+        """
         from utils.validating.pictures import save_curves
 
+        if self.observers:
+            self.results.check()
         if self.json:
             self.json.write()
         if self.job.plots:
@@ -271,6 +282,8 @@ def measure_speed(options: ValOptions) -> None:
 
 def study(options: ValOptions) -> None:
     """Validate each of the weights at many sizes, and write figures and times to study_<data>_<weights>.txt."""
+    from utils.base.paths import writing_whole
+
     for weights in options.weights:
         path = Path(f"study_{Path(str(options.data)).stem}_{Path(weights).stem}.txt")
         rows = []
@@ -278,7 +291,8 @@ def study(options: ValOptions) -> None:
             one_size = replace(options, weights=weights, imgsz=imgsz, iou_thres=0.65, save_json=False)
             figures, _, milliseconds = validate(prepare(one_size, plots=False)).as_tuple()
             rows.append((imgsz, *figures, *milliseconds))
-            path.write_text("".join(" ".join(f"{v:.4g}" for v in row) + "\n" for row in rows), encoding="utf-8")
+            with writing_whole(path) as part:
+                part.write_text("".join(" ".join(f"{v:.4g}" for v in row) + "\n" for row in rows), encoding="utf-8")
 
 
 def parse_opt(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -287,7 +301,7 @@ def parse_opt(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(opt: argparse.Namespace) -> int:
-    """Run the command and return its exit code: 0, 2 for a mistake, 130 for Ctrl-C."""
+    """Run the command and return its exit code: 0, 1 for a failed write, 2 for a mistake, 130 for Ctrl-C."""
     if opt.task in ("speed", "study"):
         work = measure_speed if opt.task == "speed" else study
         return exit_code("val.py", lambda: ValOptions(**vars(opt)), work)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from utils.base.boxes import clip_boxes, xywh2xyxy, xyxy2xywh
 from utils.base.image_io import write_image
 from utils.base.logger import LOGGER
-from utils.base.paths import increment_path, naming_failed_writes
+from utils.base.paths import increment_path, naming_failed_writes, writing_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -249,11 +249,14 @@ def feature_visualization(
         return None
     channels = x[0].detach().float().cpu().numpy()
     path = Path(save_dir) / f"stage{stage}_{module_type.rpartition('.')[2]}_features.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming_failed_writes(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     LOGGER.info("Saving %s... (%d/%d)", path, min(n, len(channels)), len(channels))
     # encode and write apart: a failed write then raises instead of returning False
-    path.write_bytes(cv2.imencode(".png", tile(channels[:n]))[1].tobytes())
-    np.save(path.with_suffix(".npy"), channels)
+    with writing_whole(path) as part:
+        part.write_bytes(cv2.imencode(".png", tile(channels[:n]))[1].tobytes())
+    with writing_whole(path.with_suffix(".npy")) as part, part.open("wb") as file:
+        np.save(file, channels)
     return path
 
 
@@ -279,6 +282,6 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure; OSError, naming the file, when it cannot be written."""
-    with naming_failed_writes(path):
-        figure.savefig(path, dpi=DOTS_PER_INCH)
+    """Write a figure in the format of the suffix; OSError, naming the file, when it cannot be written."""
+    with writing_whole(path) as part:
+        figure.savefig(part, dpi=DOTS_PER_INCH, format=Path(path).suffix[1:])

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -230,7 +231,7 @@ def test_a_failed_write_ends_with_a_line_that_names_the_file(tmp_path, weights, 
     project = tmp_path / "runs"
     (project / "exp" / "a.jpg").mkdir(parents=True)
     arguments = f"--weights {weights} --source {photos} --project {project} --exist-ok --imgsz 64".split()
-    assert detect.main(detect.parse_opt(arguments)) == 2
+    assert detect.main(detect.parse_opt(arguments)) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert f"{project}/exp/a.jpg: cannot be written" in last
 
@@ -315,3 +316,55 @@ def test_classes_without_a_name_are_kept(run_detect, photos, tmp_path):
     summary = run_detect(photos, weights=path, save_csv=True)
     rows = list(csv.reader((summary.folder / "predictions.csv").open(encoding="utf-8")))
     assert "class2" in {row[1] for row in rows}
+
+
+@pytest.mark.parametrize("flags", [[], ["--nosave", "--save-csv"], ["--visualize"]])
+def test_a_folder_that_is_deleted_while_the_run_goes_on_is_an_error(
+    tmp_path, weights, photos, capsys, monkeypatch, flags
+):
+    log_line = detect.log_line
+
+    def delete(*arguments):
+        shutil.rmtree(tmp_path / "exp", ignore_errors=True)
+        return log_line(*arguments)
+
+    monkeypatch.setattr(detect, "log_line", delete)
+    arguments = f"--weights {weights} --source {photos} --project {tmp_path} --imgsz 64 --conf-thres 0.01".split()
+    assert detect.main(detect.parse_opt([*arguments, *flags])) == 1
+    log = capsys.readouterr().err
+    assert "Results saved" not in log
+    assert log.splitlines()[-1] == (f"detect.py: {tmp_path}/exp: was deleted or moved while results were written to it")
+    assert not (tmp_path / "exp").exists()
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.argv[1:] = sys.argv[2:]
+import detect
+sys.exit(detect.main(detect.parse_opt()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of POSIX")
+@pytest.mark.parametrize(("limit", "name"), [(100, "predictions.csv"), (500, "a.jpg"), (0, "labels/a.txt")])
+def test_a_run_without_room_on_the_disk_is_one_line_and_leaves_nothing_half_written(
+    tmp_path, weights, photos, limit, name
+):
+    options = f"--weights {weights} --source {photos} --project {tmp_path} --imgsz 64 --conf-thres 0.01 --max-det 5"
+    extra = ["--save-csv"] if limit else ["--save-txt"]
+    command = [sys.executable, "-c", LIMITED, str(limit), *options.split(), *extra]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 1, answer.stderr
+    assert answer.stderr.splitlines()[-1] == f"detect.py: {tmp_path}/exp/{name}: cannot be written: File too large"
+    left = {path: (tmp_path / "exp" / path).read_bytes() for path in files(tmp_path / "exp")}
+    assert {path for path in left if path != "predictions.csv"} == set()
+    assert len(left.get("predictions.csv", b"").splitlines()) in (0, 6)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take only names that are text")
+def test_a_file_whose_name_is_no_text_is_looked_at_like_any_other(run_detect, photos):
+    (photos / "a.jpg").rename(photos / os.fsdecode(b"caf\xe9.jpg"))
+    summary = run_detect(photos, save_csv=True, save_txt=True)
+    assert files(summary.folder) == ["b c.png", "caf_.jpg", "labels/b c.txt", "labels/caf_.txt", "predictions.csv"]
+    assert "caf\\udce9.jpg," in (summary.folder / "predictions.csv").read_text(encoding="utf-8")

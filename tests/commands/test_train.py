@@ -17,6 +17,7 @@ from tiny_models import tiny_spec
 import train
 from explainer.checkpoints.checkpoint import read_checkpoint
 from models.loading import attempt_load
+from utils.base.paths import ROOT
 from utils.training.checkpoints import restored_options, strip_optimizer
 from utils.training.options import TrainOptions
 from utils.training.results_log import COLUMNS, read_results
@@ -331,3 +332,28 @@ def test_options_of_services_that_are_not_here_are_taken_with_a_word():
         *("--bucket", "--entity", "--upload-dataset", "--bbox-interval", "--artifact-alias")
     ]
     assert TrainOptions().without_effect() == []
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.argv[1:] = sys.argv[2:]
+import train
+sys.exit(train.main(train.parse_opt()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of POSIX")
+@pytest.mark.parametrize(("limit", "name"), [(100, "hyp.yaml"), (20_000, "weights/best.pt")])
+def test_a_training_without_room_on_the_disk_is_one_line_and_leaves_nothing_half_written(
+    squares, tmp_path, limit, name
+):
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in options_for(squares, tmp_path, noplots="").items()]
+    words = ["--noplots" if word == "--noplots=" else word for word in words]
+    command = [sys.executable, "-c", LIMITED, str(limit), *words]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 1, answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert f"train.py: {tmp_path}/exp/{name}: cannot be written: File too large" in answer.stderr
+    left = {path.relative_to(tmp_path / "exp").as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == (set() if limit == 100 else {"hyp.yaml", "opt.yaml", "results.csv"})

@@ -1,6 +1,8 @@
 """Validation: the published figures of the official model, and what val.py writes."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,3 +157,36 @@ def test_a_mistake_is_one_line_and_exit_code_two(squares, checkpoint, tmp_path, 
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("val.py: ")
     assert complaint in line
+
+
+def test_a_folder_that_is_deleted_while_the_run_goes_on_is_an_error(squares, checkpoint, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "runs/exp"
+    monkeypatch.setattr("utils.validating.files.count_confusions", lambda *_: shutil.rmtree(folder, ignore_errors=True))
+    options = {"weights": checkpoint, "data": squares, "imgsz": 64, "workers": 0, "project": folder.parent}
+    assert main(**options, device="cpu", save_txt=True, batch_size=1) == 1
+    log = capsys.readouterr().err
+    assert log.splitlines()[-1] == f"val.py: {folder}: was deleted or moved while results were written to it"
+    assert "Results saved" not in log
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["tiny_predictions.json", "labels/0.txt", "val_batch0_labels.jpg", "P_curve.png"])
+def test_a_failed_write_is_one_line_and_leaves_nothing_half_written(
+    squares, checkpoint, tmp_path, capsys, monkeypatch, name
+):
+    kept = Path.replace
+
+    def full(path, target):
+        if target == folder / name:
+            raise OSError(28, "No space left on device")
+        return kept(path, target)
+
+    folder = tmp_path / "runs/exp"
+    monkeypatch.setattr(Path, "replace", full)
+    options = {"weights": checkpoint, "data": squares, "imgsz": 64, "workers": 0, "project": folder.parent}
+    assert main(**options, device="cpu", save_txt=True, save_json=True) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"val.py: {folder / name}: cannot be written: No space left on device"
+    )
+    assert not (folder / name).exists()
+    assert not list(folder.rglob(".*"))

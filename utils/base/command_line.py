@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
 from dataclasses import field, fields
 from typing import Any, NoReturn
 
-from explainer.errors import UsageError
+from explainer.errors import UsageError, printable
+from utils.base.paths import FailedWriteError
 
+# Whatever was asked for, there is no room for it.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 SPELLINGS = {
     "imgsz": ("--imgsz", "--img", "--img-size"),
     # Spelled so in YOLOv5.
@@ -57,8 +61,9 @@ def exit_code(
 ) -> int:
     """Do the work on what was prepared and return 0, or 2 for a user's mistake, 130 for Ctrl-C.
 
-    Where `is_partial` says of what the work returned that something was left out, return 1.
-    A mistake is one line on stderr: a ValueError while preparing, a UsageError or an OSError at any time.
+    Where something could not be written, or `is_partial` says of what the work returned that something was left out,
+    return 1. A mistake is one line on stderr: a ValueError while preparing, a UsageError or another OSError at any time.
+    A failed write is one line too.
     """
     try:
         try:
@@ -68,14 +73,19 @@ def exit_code(
         result = work(job)
     except (UsageError, OSError) as error:
         print(f"{prog}: {one_line(error)}", file=sys.stderr)
-        return 2
+        return 1 if is_failed_write(error) else 2
     except KeyboardInterrupt:
         return 130
     return int(is_partial(result))
+
+
+def is_failed_write(error: Exception) -> bool:
+    """Return whether an error says that something could not be written, though nothing was wrong with it."""
+    return isinstance(error, FailedWriteError) or (isinstance(error, OSError) and error.errno in NO_ROOM)
 
 
 def one_line(error: BaseException) -> str:
     """Return what an error says, the system's own as `file: reason`."""
     is_system = isinstance(error, OSError) and error.filename and error.strerror
     text = f"{error.filename}: {error.strerror}" if is_system else str(error)
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from utils.base.paths import naming_failed_writes
+from utils.base.paths import naming_failed_writes, writing_whole
 
 # First bytes of a format whose reader may return half a picture, and the last bytes of a whole file.
 END_MARKERS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
@@ -135,7 +135,8 @@ def write_image(path: str | Path, im_bgr: np.ndarray) -> None:
         raise OSError(f"{path} cannot be written: OpenCV does not encode this picture as {path.suffix}")
     with naming_failed_writes(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    with writing_whole(path) as part:
+        part.write_bytes(data)
 
 
 def writable_suffix(suffix: str) -> bool:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
+from zlib import crc32
 
 ROOT = Path(__file__).resolve().parents[2]
+# What file systems take for one name. NUL, and a name that is no text in UTF-8, only some of them take.
+NAME_BYTES = 255
+NO_NAME = re.compile("[\0\ud800-\udfff]+")
+
+
+class FailedWriteError(OSError):
+    """A result that could not be written: something is lost, though nothing was wrong with what was asked for."""
 
 
 def increment_path(path: str | Path, exist_ok: bool = False, sep: str = "", mkdir: bool = False) -> Path:
@@ -57,15 +68,25 @@ class UniqueNames:
         self._taken: set[str] = set()
 
     def __call__(self, name: str) -> str:
-        """Return `name`, or with `_2`, `_3`, ... before its suffix where it was given out before."""
+        """Return `name`, or with `_2`, `_3`, ... before its suffix where it was given out before.
+
+        What a file system may refuse is left out, as `file_name` does.
+        """
         path = Path(name)
-        names = (name if n == 1 else f"{path.stem}_{n}{path.suffix}" for n in count(1))
+        names = (file_name(path.stem, path.suffix if n == 1 else f"_{n}{path.suffix}") for n in count(1))
         free = next(candidate for candidate in names if self._key(candidate) not in self._taken)
         self._taken.add(self._key(free))
         return free
 
     def _key(self, name: str) -> str:
         return (Path(name).stem if self._by_stem else name).casefold()
+
+
+def file_name(stem: str, end: str = "") -> str:
+    """Return stem and end as a name that file systems take: of 255 bytes at most, and of characters that are text."""
+    end = NO_NAME.sub("_", end)
+    kept = NO_NAME.sub("_", stem).encode("utf-8")[: max(NAME_BYTES - len(end.encode("utf-8")), 0)]
+    return kept.decode("utf-8", "ignore") + end
 
 
 def check_writable(folder: str | Path) -> None:
@@ -80,8 +101,78 @@ def check_writable(folder: str | Path) -> None:
 
 @contextmanager
 def naming_failed_writes(path: str | Path) -> Iterator[None]:
-    """Turn an OSError inside the block into one that names the file; a full disk's, for one, does not by itself."""
+    """Turn an OSError inside the block into a FailedWriteError that names the file; a full disk's names none by itself."""
     try:
         yield
+    except FailedWriteError:
+        raise
     except OSError as error:
-        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
+        raise FailedWriteError(error.errno, f"cannot be written: {error.strerror or error}", str(path)) from error
+
+
+@contextmanager
+def writing_whole(path: str | Path) -> Iterator[Path]:
+    """Give the path of a file to write in place of `path`, beside it; it takes that place at the end of the block.
+
+    After any error it is deleted, and what there was before stays.
+
+    Raises:
+        FailedWriteError: naming `path`.
+    """
+    path = Path(path)
+    part = part_of(path)
+    try:
+        with naming_failed_writes(path):
+            yield part
+            part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def part_of(path: Path, suffix: str = "") -> Path:
+    """Return where a file grows before it takes its place: beside it, hidden, under a name that is always short."""
+    name = crc32(path.name.encode("utf-8", "surrogatepass"))
+    return path.with_name(f".{name:08x}.{os.getpid()}.part{suffix}")
+
+
+def append_whole(path: str | Path, text: str, *, header: str = "") -> None:
+    """Add a text at the end of a file, after `header` where the file is new or empty; all of it or nothing.
+
+    What is no text in UTF-8, as in some names of files, is spelled out.
+
+    Raises:
+        FailedWriteError: naming the file.
+    """
+    path = Path(path)
+    with naming_failed_writes(path), path.open("ab", buffering=0) as file:
+        length = os.fstat(file.fileno()).st_size
+        data = (text if length else header + text).encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except BaseException:
+            os.ftruncate(file.fileno(), length)
+            raise
+
+
+class ResultFolder:
+    """A folder of results, made where it is not there yet; `check` tells when it is deleted or moved meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        with naming_failed_writes(path):
+            path.mkdir(parents=True, exist_ok=True)
+            self.path, self._made = path, path.stat()
+            if os.name == "posix":
+                # While it is open no other folder is given its number.
+                weakref.finalize(self, os.close, os.open(path, os.O_RDONLY))
+
+    def check(self) -> None:
+        """Raise FailedWriteError where the folder is no longer there, or is another one."""
+        try:
+            if os.path.samestat(self._made, self.path.stat()):
+                return
+        except FileNotFoundError:
+            pass
+        raise FailedWriteError(errno.ENOENT, "was deleted or moved while results were written to it", str(self.path))

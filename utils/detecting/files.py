@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -14,12 +17,25 @@ from utils.base.boxes import xyxy2xywh
 from utils.base.image_io import writable_suffix, write_image
 from utils.base.logger import LOGGER
 from utils.base.media import IMG_FORMATS, VID_FORMATS
-from utils.base.paths import UniqueNames, naming_failed_writes
+from utils.base.paths import (
+    FailedWriteError,
+    ResultFolder,
+    UniqueNames,
+    append_whole,
+    file_name,
+    naming_failed_writes,
+    part_of,
+    writing_whole,
+)
 from utils.detecting.detector import Found
 from utils.detecting.options import DetectOptions
 from utils.plots import save_one_box
 from utils.sources.pictures import Picture
 from utils.sources.streams import DEFAULT_FPS
+
+HEADER = ("Image Name", "Prediction", "Confidence")
+# A name leaves room for the number of a frame, or of a crop.
+LONGEST_NUMBER = " " * 10
 
 
 class OutputNames:
@@ -36,7 +52,7 @@ class OutputNames:
         """Return the file name for the picture or video of a source; `index` tells streams of one name apart."""
         key = (path, index)
         if key not in self._given:
-            wanted = _output_name(path, mode)
+            wanted = file_name(*_output_name(path, mode))
             self._given[key] = self._unique(wanted)
             if self._given[key] != wanted:
                 LOGGER.info(f"{path}: {wanted} is taken by another source of this run, saving as {self._given[key]}")
@@ -45,20 +61,52 @@ class OutputNames:
         return self._given[key]
 
 
-def _output_name(path: str, mode: str) -> str:
+def _output_name(path: str, mode: str) -> tuple[str, str]:
+    """Return stem and suffix of the file for what is found in a source."""
     name = Path(path)
     if mode == "image":
-        return name.name if writable_suffix(name.suffix) else f"{name.stem}.jpg"
+        return name.stem, name.suffix if writable_suffix(name.suffix) else ".jpg"
     # A dot in the address of a camera begins no suffix.
     is_file = name.suffix[1:].lower() in VID_FORMATS + IMG_FORMATS
-    return f"{name.stem if is_file else name.name or 'stream'}.mp4"
+    return name.stem if is_file else name.name or "stream", ".mp4"
+
+
+@dataclass
+class OpenVideo:
+    """A video that is being written: where it grows, until it is whole and goes to `path`; `size` is (width, height)."""
+
+    path: Path
+    part: Path
+    size: tuple[int, int]
+    writer: cv2.VideoWriter
+    frames: int = 0
+
+    def add(self, frame_bgr: np.ndarray) -> None:
+        """Add a frame."""
+        if frame_bgr.shape[1::-1] != self.size:
+            # A writer drops frames of another size, as a camera may send after reconnecting.
+            frame_bgr = cv2.resize(frame_bgr, self.size)
+        self.writer.write(frame_bgr)
+        self.frames += 1
+
+    def close(self) -> None:
+        """Put the video in its place; FailedWriteError where it lacks frames, as on a full disk."""
+        self.writer.release()
+        try:
+            if _count_frames(self.part) < self.frames:
+                raise FailedWriteError(f"{self.path} cannot be written; is there space, and may you write there?")
+            with naming_failed_writes(self.path):
+                self.part.replace(self.path)
+        finally:
+            with suppress(OSError):
+                self.part.unlink(missing_ok=True)
 
 
 class VideoFiles:
-    """Writes videos as .mp4, one open per stream at a time; `close()` them all at the end."""
+    """Writes videos as .mp4, one open per stream at a time; `close()` them all at the end, which makes them appear."""
 
     def __init__(self) -> None:
-        self._open: dict[int, tuple[Path, cv2.VideoWriter, tuple[int, int]]] = {}
+        self._open: dict[int, OpenVideo] = {}
 
     def write(self, path: Path, frame_bgr: np.ndarray, *, fps: float, index: int = 0) -> None:
         """Add a frame to the video `path` of stream `index`; another path closes the stream's video before.
@@ -66,42 +114,47 @@ class VideoFiles:
         Raises:
             OSError: when the video cannot be written.
         """
-        if index not in self._open or self._open[index][0] != path:
-            self._close(index)
-            size = frame_bgr.shape[1::-1]
-            self._open[index] = path, _open_writer(path, fps, size), size
-        _, writer, size = self._open[index]
-        if frame_bgr.shape[1::-1] != size:
-            # A writer drops frames of another size, as a camera may send after reconnecting.
-            frame_bgr = cv2.resize(frame_bgr, size)
-        writer.write(frame_bgr)
-
-    def _close(self, index: int) -> Path | None:
-        """Close a stream's video and return its path if nothing arrived on the disk."""
+        if index in self._open and self._open[index].path != path:
+            self._open.pop(index).close()
         if index not in self._open:
-            return None
-        path, writer, _ = self._open.pop(index)
-        writer.release()
-        return None if path.is_file() and path.stat().st_size else path
+            self._open[index] = _open_video(path, fps, frame_bgr.shape[1::-1])
+        self._open[index].add(frame_bgr)
 
     def close(self) -> None:
         """Close all videos.
 
         Raises:
-            OSError: naming one that is empty.
+            OSError: naming the first that could not be written.
         """
-        empty = [path for path in map(self._close, list(self._open)) if path]
-        if empty:
-            raise OSError(f"{empty[0]} cannot be written; is there space, and may you write there?")
+        failed = []
+        while self._open:
+            try:
+                self._open.popitem()[1].close()
+            except OSError as error:
+                failed.append(error)
+        for error in failed:
+            raise error
 
 
-def _open_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
+def _open_video(path: Path, fps: float, size: tuple[int, int]) -> OpenVideo:
     with naming_failed_writes(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps if fps > 0 else DEFAULT_FPS, size)
-    if not writer.isOpened():
-        raise OSError(f"{path} cannot be written as a video of {size[0]}x{size[1]} pixels")
-    return writer
+    part = part_of(path, ".mp4")
+    writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), fps if fps > 0 else DEFAULT_FPS, size)
+    if path.is_dir() or not writer.isOpened():
+        writer.release()
+        part.unlink(missing_ok=True)
+        raise FailedWriteError(f"{path} cannot be written as a video of {size[0]}x{size[1]} pixels")
+    return OpenVideo(path, part, size, writer)
+
+
+def _count_frames(path: Path) -> int:
+    """Return how many frames a video has; 0 where it cannot be opened."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    finally:
+        capture.release()
 
 
 def write_labels(path: Path, found: Found, *, save_format: int, save_conf: bool) -> None:
@@ -117,18 +170,20 @@ def write_labels(path: Path, found: Found, *, save_format: int, save_conf: bool)
     lines = (" ".join(f"{value:g}" for value in row) for row in rows.tolist())
     with naming_failed_writes(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with writing_whole(path) as part:
+        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def append_csv(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
-    """Append rows (image name, class name, confidence) to a table, which gets a header when it is new."""
-    with naming_failed_writes(path):
-        is_new = not path.is_file()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if is_new:
-                writer.writerow(("Image Name", "Prediction", "Confidence"))
-            writer.writerows([_as_cell(text) for text in row] for row in rows)
+    """Append rows (image name, class name, confidence) to a table, which gets a header when it is new; all or none."""
+    append_whole(path, _csv_text([_as_cell(text) for text in row] for row in rows), header=_csv_text([HEADER]))
+
+
+def _csv_text(rows: Iterable[Iterable[str]]) -> str:
+    """Return rows as lines of CSV."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 def _as_cell(text: str) -> str:
@@ -140,7 +195,8 @@ def save_crops(folder: Path, stem: str, found: Found, *, im_bgr: np.ndarray, nam
     """Save what is in each box as `folder`/class name/`stem`.jpg, then `stem`2.jpg and so on."""
     for *xyxy, _, category in reversed(found.boxes.tolist()):
         class_folder = names[int(category)].replace("/", "_").replace("\\", "_").strip(".") or "_"
-        save_one_box(xyxy, im_bgr, folder / class_folder / f"{stem}.jpg", BGR=True)
+        path = folder / file_name(class_folder) / f"{stem}.jpg"
+        save_one_box(xyxy, im_bgr, path, BGR=True)
 
 
 class ResultFiles:
@@ -160,11 +216,17 @@ class ResultFiles:
         """Return the name of the file that the annotated picture goes to."""
         return self._output_names(picture.path, picture.mode, picture.index)
 
+    def check_there(self) -> None:
+        """Raise FailedWriteError where the folder was deleted or moved."""
+        self._watched.check()
+
     def save_detections(self, picture: Picture, found: Found) -> None:
         """Write labels, table and crops; the picture must not be drawn on yet."""
         if not len(found):
             return
+        self.check_there()
         options, stem = self.options, Path(self.output_name(picture)).stem
+        stem = file_name(stem, LONGEST_NUMBER + ".jpg").removesuffix(LONGEST_NUMBER + ".jpg")
         if options.save_txt:
             label_name = stem if picture.mode == "image" else f"{stem}_{picture.frame}"
             path = self.folder / "labels" / f"{label_name}.txt"
@@ -179,6 +241,7 @@ class ResultFiles:
 
     def save_picture(self, picture: Picture) -> None:
         """Write an annotated picture, or add it to its video."""
+        self.check_there()
         path = self.folder / self.output_name(picture)
         if picture.mode == "image":
             write_image(path, picture.im_bgr)
@@ -190,8 +253,14 @@ class ResultFiles:
         return len(list(self.folder.glob("labels/*.txt")))
 
     def __enter__(self) -> ResultFiles:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._watched = ResultFolder(self.folder)
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        if kind is not None:
+            # What ended the run is not to be hidden by what comes of it.
+            with suppress(OSError):
+                self._videos.close()
+            return
         self._videos.close()
+        self.check_there()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -53,10 +53,23 @@ def save_checkpoint(entries: Mapping[str, Any], path: Path) -> None:
         with naming_failed_writes(path):
             # torch reports a full disk as RuntimeError when it writes to a path, and the system's own error to a file.
             with part.open("wb") as file:
-                torch.save(dict(entries), file)
+                _save(dict(entries), file)
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _save(entries: dict[str, Any], file: BinaryIO) -> None:
+    """Save entries; OSError, without the complaint of torch's writer that follows it, where the file cannot be written."""
+    try:
+        torch.save(entries, file)
+    except RuntimeError as error:
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__context__
+        if reason is None:
+            raise
+        raise OSError(reason.errno, reason.strerror) from error
 
 
 def git_state() -> dict[str, str | None]:

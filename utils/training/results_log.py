@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.logger import LOGGER
-from utils.base.paths import naming_failed_writes
+from utils.base.paths import append_whole, writing_whole
 from utils.validating.curves import smooth
 from utils.validating.metrics import fitness
 from utils.validating.pictures import new_figure, save_figure
@@ -21,6 +21,7 @@ COLUMNS = (
     *("val/box_loss", "val/obj_loss", "val/cls_loss"),
     *("x/lr0", "x/lr1", "x/lr2"),
 )
+HEADER = ",".join(f"{name:>20s}" for name in ("epoch", *COLUMNS)) + "\n"
 FIRST_METRIC = COLUMNS.index("metrics/precision")
 # In results.png, above the losses of training and below those of validation.
 DRAWN = (0, 1, 2, 3, 4, 7, 8, 9, 5, 6)
@@ -39,32 +40,31 @@ class ResultsLog:
         self._tensorboard = _open_tensorboard(folder)
         earlier = read_results(self.path) if start_epoch and self.path.exists() else np.zeros((0, 1 + len(COLUMNS)))
         earlier = earlier[earlier[:, 0] < start_epoch]
-        self.path.unlink(missing_ok=True)
-        for row in earlier:
-            self._append(row)
+        if len(earlier):
+            with writing_whole(self.path) as part:
+                part.write_text(HEADER + "".join(map(_as_line, earlier)), encoding="utf-8")
+        else:
+            self.path.unlink(missing_ok=True)
         self.earlier_fitness = list(
             zip(earlier[:, 0].astype(int), fitness(earlier[:, 1 + FIRST_METRIC :]), strict=True)
         )
 
     def add(self, epoch: int, values: Sequence[float]) -> None:
         """Add an epoch with the values of `COLUMNS`."""
-        self._append((epoch, *values))
+        append_whole(self.path, _as_line((epoch, *values)), header=HEADER)
         if self._tensorboard:
             for name, value in zip(COLUMNS, values, strict=True):
                 self._tensorboard.add_scalar(name, value, epoch)
-
-    def _append(self, row: Sequence[float]) -> None:
-        with naming_failed_writes(self.path):
-            is_new = not self.path.exists()
-            with self.path.open("a", encoding="utf-8") as file:
-                if is_new:
-                    file.write(",".join(f"{name:>20s}" for name in ("epoch", *COLUMNS)) + "\n")
-                file.write(",".join([f"{int(row[0]):>20d}", *(f"{value:>20.5g}" for value in row[1:])]) + "\n")
 
     def close(self) -> None:
         """End the TensorBoard log."""
         if self._tensorboard:
             self._tensorboard.close()
+
+
+def _as_line(row: Sequence[float]) -> str:
+    """Return an epoch and its values as a line of the table."""
+    return ",".join([f"{int(row[0]):>20d}", *(f"{value:>20.5g}" for value in row[1:])]) + "\n"
 
 
 def _open_tensorboard(folder: Path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.base.boxes import xyxy2xywh, xyxy2xywhn
 from utils.base.image_io import write_image
-from utils.base.paths import UniqueNames, naming_failed_writes
+from utils.base.paths import UniqueNames, naming_failed_writes, writing_whole
 from utils.data.pictures import draw_batch, labels_of_image
 from utils.validating.metrics import ConfusionMatrix
 from utils.validating.validation import BatchResult, ImageResult
@@ -36,7 +36,8 @@ class LabelFiles:
             lines = "".join(f"{line}\n" for line in self._lines(result))
             with naming_failed_writes(path):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                path.write_text(lines, encoding="utf-8")
+            with writing_whole(path) as part:
+                part.write_text(lines, encoding="utf-8")
 
     def _lines(self, result: ImageResult) -> list[str]:
         height, width = result.shape
@@ -76,8 +77,8 @@ class JsonFile:
 
     def write(self) -> None:
         """Write the file; OSError, naming it, when that fails."""
-        with naming_failed_writes(self.path):
-            self.path.write_text(json.dumps(self._entries), encoding="utf-8")
+        with writing_whole(self.path) as part:
+            part.write_text(json.dumps(self._entries), encoding="utf-8")
 
 
 class BatchPictures:

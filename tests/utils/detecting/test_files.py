@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from utils.detecting.detector import Found
-from utils.detecting.files import OutputNames, VideoFiles, save_crops, write_labels
+from utils.detecting.files import OutputNames, ResultFiles, VideoFiles, save_crops, write_labels
+from utils.detecting.options import DetectOptions
+from utils.sources.pictures import Picture
 
 BOXES = torch.tensor([[10.0, 20, 30, 60, 0.9, 1], [0, 0, 100, 200, 0.5, 0]])
 
@@ -56,3 +58,32 @@ def test_a_video_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "v.mp4").mkdir()
     with pytest.raises(OSError, match=r"v\.mp4 cannot be written"):
         VideoFiles().write(tmp_path / "v.mp4", np.zeros((48, 64, 3), np.uint8), fps=30)
+
+
+def test_a_video_appears_when_it_is_whole(tmp_path):
+    videos, frame = VideoFiles(), np.zeros((48, 64, 3), np.uint8)
+    for _ in range(3):
+        videos.write(tmp_path / "v.mp4", frame, fps=30)
+    assert "v.mp4" not in files(tmp_path)
+    videos.write(tmp_path / "w.mp4", frame, fps=30)
+    assert "v.mp4" in files(tmp_path)
+    videos.close()
+    assert files(tmp_path) == ["v.mp4", "w.mp4"]
+
+
+def test_a_video_of_which_frames_are_lost_is_an_error_and_not_there(tmp_path, monkeypatch):
+    videos = VideoFiles()
+    for index, name in enumerate(("v.mp4", "w.mp4")):
+        videos.write(tmp_path / name, np.zeros((48, 64, 3), np.uint8), fps=30, index=index)
+    monkeypatch.setattr("utils.detecting.files._count_frames", lambda path: 0)
+    with pytest.raises(OSError, match=r"w\.mp4 cannot be written"):
+        videos.close()
+    assert files(tmp_path) == []
+
+
+def test_crops_and_labels_of_long_names_are_saved(tmp_path):
+    picture = Picture(f"{'n' * 251}.mp4", np.zeros((200, 100, 3), np.uint8), mode="video", frame=1234567)
+    options = DetectOptions(save_txt=True, save_crop=True, nosave=True)
+    with ResultFiles(tmp_path, options, {0: "c" * 300, 1: "\ud800"}) as results:
+        results.save_detections(picture, found())
+    assert sorted(path.rpartition("/")[0] for path in files(tmp_path)) == ["crops/_", f"crops/{'c' * 255}", "labels"]
