@@ -15,7 +15,16 @@ import numpy as np
 from explainer.errors import UsageError
 from explainer.evaluation.options import Evaluation
 from explainer.evaluation.summary import FIGURES
-from explainer.files.results import GrowingTable, Page, as_utf8, csv_bytes, from_cells, write_picture, written_whole
+from explainer.files.results import (
+    GrowingTable,
+    Page,
+    as_utf8,
+    csv_bytes,
+    free_name,
+    from_cells,
+    write_picture,
+    written_whole,
+)
 from explainer.files.sources import read_yaml
 
 IDENTITY = ("image", "row", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride", "method", "layer", "read")
@@ -36,7 +45,7 @@ class EvaluationResults:
     def __init__(self, folder: Path, options: Evaluation, *, resumes: bool = False):
         self.folder, self.options, self.resumes = folder, options, resumes
         self.finished: dict[str, set[tuple[str, str]]] = defaultdict(set)
-        self._count = 0
+        self._count, self._taken = 0, set()
         # The paths of images whose name is no UTF-8, by what the table calls them.
         self._paths: dict[str, str] = {}
 
@@ -103,7 +112,8 @@ class EvaluationResults:
     def save_picture(self, name: str, picture_rgb: np.ndarray) -> None:
         """Write a picture in the format of its suffix; OSError if that fails."""
         self._table.check_there()
-        write_picture(self.folder / name, picture_rgb)
+        suffix = Path(name).suffix
+        write_picture(self.folder / free_name(name.removesuffix(suffix), suffix, self._taken), picture_rgb)
 
     def page(self) -> Page:
         """Return report.html of this evaluation in the making."""

@@ -153,7 +153,7 @@ class GrowingTable:
         try:
             if os.path.samestat(self._opened, self.path.stat()):
                 return
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         raise FileNotFoundError(errno.ENOENT, "was deleted or moved while results were written to it", str(self.path))
 

@@ -2,6 +2,7 @@
 
 import os
 import pickletools
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -357,3 +358,17 @@ def test_a_training_without_room_on_the_disk_is_one_line_and_leaves_nothing_half
     assert f"train.py: {tmp_path}/exp/{name}: cannot be written: File too large" in answer.stderr
     left = {path.relative_to(tmp_path / "exp").as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == (set() if limit == 100 else {"hyp.yaml", "opt.yaml", "results.csv"})
+
+
+def test_a_folder_that_is_deleted_while_a_training_goes_on_is_an_error(squares, tmp_path, capsys, monkeypatch):
+    finish = Trainer._finish_epoch
+
+    def delete_before(trainer, *arguments):
+        shutil.rmtree(tmp_path / "exp")
+        return finish(trainer, *arguments)
+
+    monkeypatch.setattr(Trainer, "_finish_epoch", delete_before)
+    assert main(squares, tmp_path) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"train.py: {tmp_path}/exp/results.csv: cannot be written: No such file or directory"
+    assert not (tmp_path / "exp").exists()

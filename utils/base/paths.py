@@ -173,6 +173,6 @@ class ResultFolder:
         try:
             if os.path.samestat(self._made, self.path.stat()):
                 return
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         raise FailedWriteError(errno.ENOENT, "was deleted or moved while results were written to it", str(self.path))

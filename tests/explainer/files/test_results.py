@@ -227,7 +227,14 @@ def make_anew(folder):
     (folder / "explanations.csv").touch()
 
 
-@pytest.mark.parametrize("lose", [move_away, make_anew, lambda folder: (folder / "explanations.csv").unlink()])
+def put_a_file_there(folder):
+    move_away(folder)
+    folder.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "lose", [move_away, make_anew, put_a_file_there, lambda folder: (folder / "explanations.csv").unlink()]
+)
 def test_a_folder_that_is_lost_while_it_is_written_to_is_an_error_and_is_not_made_again(tmp_path, lose):
     results = Results(tmp_path / "exp").__enter__()
     lose(tmp_path / "exp")
@@ -241,7 +248,7 @@ def test_a_folder_that_is_lost_while_it_is_written_to_is_an_error_and_is_not_mad
     ):
         with pytest.raises(FileNotFoundError, match="was deleted or moved"):
             write()
-    assert not [name for name in contents(tmp_path) if not name.endswith(".csv")]
+    assert not [name for name in contents(tmp_path) if not name.endswith((".csv", "exp"))]
 
 
 def test_what_ends_a_run_is_not_hidden_by_the_loss_of_its_folder(tmp_path):
@@ -326,3 +333,13 @@ def test_an_evaluation_goes_on_with_an_image_whose_name_is_no_text(tmp_path):
     with EvaluationResults(tmp_path, Evaluation(), resumes=True) as results:
         assert results.finished_of(image) == {("GradCAM", "-2")}
         assert results.table()["image"][0] == str(image)
+
+
+def test_pictures_of_an_evaluation_whose_names_are_too_long_are_cut_and_stay_different(tmp_path):
+    with EvaluationResults(tmp_path, Evaluation()) as results:
+        for end in "ab":
+            results.save_picture(f"examples/{'n' * 300}{end}.jpg", GREY)
+    assert sorted(path.name for path in (tmp_path / "examples").iterdir()) == [
+        "n" * 249 + "_2.jpg",
+        "n" * 251 + ".jpg",
+    ]

@@ -127,6 +127,10 @@ def test_a_folder_that_is_deleted_or_made_anew_is_told(tmp_path):
     folder.path.rmdir()
     with pytest.raises(FailedWriteError, match=r"was deleted or moved.*exp"):
         folder.check()
+    folder.path.touch()
+    with pytest.raises(FailedWriteError, match=r"was deleted or moved.*exp"):
+        folder.check()
+    folder.path.unlink()
     folder.path.mkdir()
     with pytest.raises(FailedWriteError, match=r"was deleted or moved.*exp"):
         folder.check()
