@@ -31,7 +31,7 @@ def run(**options) -> np.ndarray:
     chosen = build_options(options)
     findings = explain_source(chosen)
     if findings.image_rgb is None:
-        raise UnreadableImageError(f"no image of source '{chosen.source}' could be explained")
+        raise UnreadableImageError(f"no image of source '{chosen.source or chosen.resume}' could be explained")
     return findings.image_rgb
 
 
@@ -45,21 +45,16 @@ def explain_source(options: Options):
         from explainer.command.reporting import Findings, Suspects, log_closing, log_suspects, reporting
         from explainer.files.results import Results
 
-        job, findings = open_run(options), Findings(suspects=Suspects(options.suspects))
+        job = open_run(options)
+        options, findings = job.options, Findings(suspects=Suspects(job.options.suspects))
     with (
         closing(job.source),
         Results(job.folder) as results,
         reporting(results, options, findings) as report,
         WriteBehind() as writing,
-        source_progress(job.source) as frames,
     ):
-        for frame in frames:
-            answer = explain_frame(frame, job, findings, options.verbose)
-            if answer is None:
-                continue
-            saving = writing.do(save, frame, answer, results, options, findings, report)
-            if options.view_img:
-                show(frame, saving.result())
+        take_over(job, results, findings, report)
+        explain_frames(job, results, findings, report, writing)
     if findings.suspects.kept:
         log_suspects(findings.suspects)
         results.save_overview("suspects", findings.suspects.sheet)
@@ -67,24 +62,70 @@ def explain_source(options: Options):
     return findings
 
 
+def take_over(job, results, findings, report) -> None:
+    """Take over what a stopped run had finished: names, counts, and what the page and the suspects show of it.
+
+    Pictures on the page are not those that were saved, so that what it shows is explained again; nothing is written.
+    """
+    from explainer.command.reporting import count_finished
+
+    options = job.options
+    for done in job.finished:
+        further = options.per_detection or options.scales or (options.backward_per_class and done.has_boxes)
+        pictures = not options.nosave
+        results.take_names(done, pictures=pictures, folder=options.save_npz or (pictures and further))
+    count_finished(job.finished, findings, ways=len(options.variants))
+    for path in job.gone:
+        findings.skip(path, "the source no longer holds it, so that nothing can be shown of it")
+    if job.again is not None:
+        with closing(job.again), source_progress(job.again) as frames:
+            for frame in frames:
+                answer = answer_to(frame, job, findings)
+                if answer is not None:
+                    show_in_overviews(frame, answer, list(answer.rows()), findings, report)
+    if report is not None:
+        report.left_out += job.not_again
+
+
+def explain_frames(job, results, findings, report, writing: WriteBehind) -> None:
+    """Explain every image of the source, and have the answers drawn and saved."""
+    options = job.options
+    with source_progress(job.source) as frames:
+        for frame in frames:
+            answer = explain_frame(frame, job, findings, options.verbose)
+            if answer is None:
+                continue
+            saving = writing.do(save, frame, answer, results, options, findings, report)
+            if options.view_img:
+                show(frame, saving.result())
+
+
 def explain_frame(frame, job, findings, verbose: bool):
     """Explain one image and return the answer; None where it cannot be read or is too narrow, which is reported."""
     from explainer.command.reporting import log_frame
-    from explainer.files.sources import Unreadable
 
-    if isinstance(frame, Unreadable):
-        findings.skip(frame.path, frame.reason)
-        return None
     started = perf_counter()
-    try:
-        answer = job.explainer(frame.image_rgb, **job.known.about(frame))
-    except UnreadableImageError as error:
-        findings.skip(frame.path, error)
+    answer = answer_to(frame, job, findings)
+    if answer is None:
         return None
     seconds = perf_counter() - started
     findings.add(answer, seconds)
     log_frame(frame, answer, seconds, verbose)
     return answer
+
+
+def answer_to(frame, job, findings):
+    """Return the answer to one image; None where it cannot be read or is too narrow, which is reported."""
+    from explainer.files.sources import Unreadable
+
+    if isinstance(frame, Unreadable):
+        findings.skip(frame.path, frame.reason)
+        return None
+    try:
+        return job.explainer(frame.image_rgb, **job.known.about(frame))
+    except UnreadableImageError as error:
+        findings.skip(frame.path, error)
+        return None
 
 
 def save(frame, answer, results, options: Options, findings, report) -> np.ndarray:
@@ -94,12 +135,17 @@ def save(frame, answer, results, options: Options, findings, report) -> np.ndarr
     started = perf_counter()
     wanted = {"pictures": not options.nosave, "per_detection": options.per_detection, "arrays": options.save_npz}
     saved = save_answer(results, frame, answer, style=options.style, **wanted)
-    findings.suspects.add(frame, answer, saved.rows)
-    if report is not None:
-        report.add(frame, answer, saved.rows)
+    show_in_overviews(frame, answer, saved.rows, findings, report)
     findings.image_rgb = saved.picture_rgb
     findings.saving += perf_counter() - started
     return saved.picture_rgb
+
+
+def show_in_overviews(frame, answer, rows, findings, report) -> None:
+    """Have an image looked at for the suspects and, where there is one, shown on the page."""
+    findings.suspects.add(frame, answer, rows)
+    if report is not None:
+        report.add(frame, answer, rows)
 
 
 def show(frame, picture_rgb: np.ndarray) -> None:

@@ -1,17 +1,42 @@
-"""From the options of a run to what it needs: checked first, then opened, the models last."""
+"""From the options of a run to what it needs: checked first, then opened, the models last.
 
-from dataclasses import dataclass
+A run that was stopped goes on in the same folder: what it had finished is kept.
+"""
+
+import os
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
 from pathlib import Path
 
 from explainer.command.options import Options
+from explainer.detectors.predictions import NOT_FOUND
 from explainer.detectors.weights import check_there, check_weights, model_names, open_model
 from explainer.errors import UsageError
 from explainer.files.labels import Labels, Written, boxes_of, check_class, check_classes_of
-from explainer.files.results import check_writable, new_folder
-from explainer.files.sources import Frame, Source
-from explainer.settings import check_layers_there
+from explainer.files.results import (
+    OPTIONS,
+    TABLE_OF_ANSWERS,
+    Finished,
+    as_utf8,
+    check_writable,
+    finished_files,
+    new_folder,
+    plain,
+    write_options,
+)
+from explainer.files.sources import Frame, Source, holds_files, is_url, read_yaml
+from explainer.settings import as_tuple, check_layers_there, check_whole_number
 from utils.dataloaders import IMG_FORMATS
 from utils.general import LOGGER
+
+# What may be asked for when a run goes on: it changes nothing that is there. To trust is no option that a file can give.
+FREE = ("resume", "report", "suspects", "verbose", "view_img", "trust")
+# Paths, which are kept as absolute ones.
+PATHS = ("weights", "compare", "source", "data", "labels")
+# In the file of options: where the table of the run begins, in bytes; above are rows of earlier runs in the same folder.
+BEGIN = "table_begins_at"
 
 
 @dataclass(frozen=True)
@@ -20,16 +45,42 @@ class Job:
 
     known      boxes of its pictures that are known before a model looks
     explainer  an Explainer or a Comparer
+    options    those of the run; where it goes on, of the one that was stopped
+    finished   what is there already where it goes on; the source then holds the rest
+    again      what of that the page or the suspects need once more, None for nothing
+    gone       files that they need, and that the source no longer holds
+    not_again  how many finished images, and frames, they do without
     """
 
     source: Source
     known: "KnownBoxes"
     explainer: object
     folder: Path
+    options: Options
+    finished: Sequence[Finished] = ()
+    again: Source | None = None
+    gone: Sequence[Path] = ()
+    not_again: int = 0
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run to go on with: its folder, where its table begins, in bytes, and what it has finished."""
+
+    folder: Path
+    begin: int
+    finished: list[Finished] = field(default_factory=list)
+
+    def cut_table(self) -> None:
+        """Cut off the rows of the file that was in work; OSError if that cannot be done."""
+        table = self.folder / TABLE_OF_ANSWERS
+        if table.exists():
+            os.truncate(table, self.finished[-1].end if self.finished else min(self.begin, table.stat().st_size))
 
 
 def open_run(options: Options) -> Job:
     """Return what a run needs; UsageError for what cannot work, before any model is loaded where that is possible."""
+    options, stopped = (options, None) if options.resume is None else stopped_run(options)
     for weights in options.compare or (options.weights,):
         check_layers_there(check_weights(weights), [way.method for way in options.variants])
     check_there(options.compare or ())
@@ -38,11 +89,145 @@ def open_run(options: Options) -> Job:
         check_display()
     source = Source(options.source, options.vid_stride, options.max_megapixels)
     known.check_source(source)
-    check_writable(Path(options.project) / options.name)
+    check_writable(stopped.folder if stopped else Path(options.project) / options.name)
     explainer = open_explainer(options)
     for detector in explainer.detectors:
         known.check_classes(detector.names, source)
-    return Job(source, known, explainer, new_folder(options.project, options.name, options.exist_ok))
+    if stopped:
+        return going_on(stopped, Job(source, known, explainer, stopped.folder, options, stopped.finished))
+    folder = new_folder(options.project, options.name, options.exist_ok)
+    table = folder / TABLE_OF_ANSWERS
+    keep_options(folder, options, table.stat().st_size if table.exists() else 0)
+    return Job(source, known, explainer, folder, options)
+
+
+def stopped_run(options: Options) -> tuple[Options, Stopped]:
+    """Return the options of the run to go on with, and what it left.
+
+    UsageError where there is none, or other options are asked for, or its pictures were those of a stream.
+    """
+    folder = Path(options.resume)
+    if not (folder / OPTIONS).is_file():
+        raise UsageError(
+            f"--resume '{folder}' holds no {OPTIONS}; give the folder of a run that was stopped, of checkpoints in files"
+        )
+    kept, begin = kept_run(folder / OPTIONS)
+    usual, given = Options(resume=options.resume), with_absolute_paths(options)
+    names = [entry.name for entry in fields(Options) if entry.name not in FREE]
+    asked = {name: getattr(given, name) for name in names if getattr(given, name) != getattr(usual, name)}
+    others = [name for name, value in asked.items() if plain(as_tuple(value)) != plain(as_tuple(getattr(kept, name)))]
+    if others:
+        raise UsageError(f"--resume goes on with the options of '{folder}'; leave --{others[0].replace('_', '-')} out")
+    if not holds_files(kept.source):
+        raise UsageError(
+            f"--resume '{folder}': the source was '{kept.source}', a stream or a screen, which does not come again; "
+            "start a new run"
+        )
+    free = {name: getattr(options, name) or getattr(kept, name) for name in FREE if name not in ("resume", "trust")}
+    finished = finished_files(folder / TABLE_OF_ANSWERS, begin)
+    return replace(kept, **free, trust=options.trust), Stopped(folder, begin, finished)
+
+
+def kept_run(path: Path) -> tuple[Options, int]:
+    """Return the options that a run kept, and where its table begins; UsageError, naming the file, where it is damaged."""
+    content = read_yaml(path)
+    try:
+        values = dict(content)
+        begin = values.pop(BEGIN, None)
+        check_whole_number(BEGIN, begin, at_least=0)
+        return Options(**values), begin
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"'{path}' holds no options of a run ({' '.join(str(error).split())}); explain anew, without --resume"
+        ) from error
+
+
+def keep_options(folder: Path, options: Options, begin: int) -> None:
+    """Write the options of a run whose table begins at a byte; of models that were already loaded nothing can be kept."""
+    if all(isinstance(entry, (str, Path)) for entry in as_tuple(options.compare or options.weights)):
+        kept = with_absolute_paths(options)
+        write_options(folder, {entry.name: getattr(kept, entry.name) for entry in fields(kept)} | {BEGIN: begin})
+    else:
+        (folder / OPTIONS).unlink(missing_ok=True)
+
+
+def with_absolute_paths(options: Options) -> Options:
+    """Return options that mean the same in another working folder."""
+    return replace(options, **{name: absolute(name, getattr(options, name)) for name in PATHS})
+
+
+def absolute(name: str, value: object) -> object:
+    """Return the value of an option that names files, or None, as absolute paths; names of what is not there stay."""
+    if isinstance(value, (tuple, list)):
+        return tuple(absolute(name, entry) for entry in value)
+    pattern = name == "source" and value is not None and holds_files(value) and not is_url(str(value))
+    is_path = isinstance(value, (str, Path)) and (pattern or os.path.exists(value))
+    return os.path.abspath(value) if is_path else value
+
+
+def going_on(stopped: Stopped, job: Job) -> Job:
+    """Return the job with the files that a stopped run has not finished, and cut its table to those that it has."""
+    options, files = job.options, job.source.files
+    rest, places = split_files(files, stopped.finished)
+    wanted = needed_again(stopped.finished, options)
+    again = [place for number in wanted for place in places.get(number, ())]
+    gone = [stopped.finished[number].path for number in wanted if number not in places]
+    source_again = None
+    if again:
+        source_again = Source(options.source, options.vid_stride, options.max_megapixels)
+        source_again.keep(again)
+    job.source.keep(rest)
+    LOGGER.info(f"Going on in {stopped.folder}: {len(stopped.finished)} finished files are kept, {len(rest)} are to do")
+    keep_options(stopped.folder, options, stopped.begin)
+    stopped.cut_table()
+    without = set(range(len(stopped.finished))).difference(wanted)
+    not_again = sum(stopped.finished[number].frames or 1 for number in without)
+    return replace(job, again=source_again, gone=gone, not_again=not_again)
+
+
+def split_files(files: Sequence[Path], finished: Sequence[Finished]) -> tuple[list[int], dict[int, list[int]]]:
+    """Return which files of a source are to do, and for each finished one which files of the source it is.
+
+    A file that a list names twice is finished as often as its rows say; twice in a row counts as once.
+    """
+    numbers = defaultdict(deque)
+    for number, done in enumerate(finished):
+        numbers[str(done.path)].append(number)
+    rest, places = [], {}
+    for path, group in groupby(range(len(files)), key=lambda place: as_utf8(str(files[place]))):
+        if numbers[path]:
+            places[numbers[path].popleft()] = list(group)
+        else:
+            rest += group
+    return rest, places
+
+
+def needed_again(finished: Sequence[Finished], options: Options) -> list[int]:
+    """Return which finished files are to be looked at again: those on the page, and those of the most suspect detections."""
+    wanted = set(on_page(finished)) if options.report else set()
+    energies = [
+        (energy, number)
+        for number, done in enumerate(finished)
+        for outcome, energy in done.energies
+        if outcome not in NOT_FOUND
+    ]
+    if options.suspects and energies:
+        # The table has rounded them: equal ones may differ.
+        limit = sorted(energies)[: options.suspects][-1][0]
+        wanted |= {number for energy, number in energies if energy <= limit}
+    return sorted(wanted)
+
+
+def on_page(finished: Sequence[Finished]) -> Iterator[int]:
+    """Yield which finished files have a place on the page: those that begin before it is full."""
+    from explainer.pictures.report import MOST_IMAGES
+
+    before = 0
+    for number, done in enumerate(finished):
+        if before >= MOST_IMAGES:
+            return
+        yield number
+        before += done.frames or 1
 
 
 def check_display() -> None:

@@ -89,6 +89,9 @@ class Options(Settings):
     )
     name: str = option("exp", "folder of this run below the project", group="output")
     exist_ok: bool = option(False, "write into an existing folder instead of a new one with a number", group="output")
+    resume: str | None = option(
+        None, "folder of a run that was stopped: go on with its options", group="output", metavar="FOLDER"
+    )
     line_thickness: int | str = option(
         Style.line_thickness,
         "line width of boxes in pixels, or auto: by the picture's size",
@@ -165,7 +168,8 @@ class Options(Settings):
     def __post_init__(self):
         self._check_settings()
         self._check_compared()
-        self._fill_in_weights_and_source()
+        if self.resume is None:
+            self._fill_in_weights_and_source()
         object.__setattr__(self, "colormap", canonical_colormap(self.colormap))
         check_fraction("alpha", self.alpha)
         if self.tone not in TONES:

@@ -20,6 +20,7 @@ from explainer.command.options import ROOT
 from explainer.command.running import Tally, log_end
 from explainer.detectors.predictions import FALSE_ALARM, GIVEN, HIT, MISS, NEAR_MISS, Detection
 from explainer.errors import printable
+from explainer.files.results import Finished
 from explainer.files.sources import Frame
 from explainer.pictures.sheets import Tile, detection_tile, detection_title, sheet
 from explainer.settings import as_tuple
@@ -100,6 +101,13 @@ class Findings(Tally):
         self.seconds += seconds
         for model, found in answer.found.items():
             self.outcomes[model].update(detection.outcome for detection in found)
+
+
+def count_finished(finished: Iterable[Finished], findings: Findings, ways: int) -> None:
+    """Count what became of the detections of a stopped run; its table has each once for each of the ways to explain."""
+    for done in finished:
+        for model, outcomes in done.outcomes.items():
+            findings.outcomes[model].update({outcome: count // ways for outcome, count in outcomes.items()})
 
 
 def log_frame(frame, answer, seconds: float, verbose: bool) -> None:
@@ -198,7 +206,8 @@ def facts_of(script: str, options) -> dict[str, list[str]]:
 
 def command_of(script: str, options) -> str:
     """Return the command that was typed or, where `run` was called, a call that does the same."""
-    if Path(sys.argv[0]).name == script:
+    # To go on is not to repeat: the call has the options that the run was started with.
+    if Path(sys.argv[0]).name == script and not any(word.startswith("--res") for word in sys.argv):
         return shlex.join(["python", *sys.argv])
     usual = type(options)()
     given = {entry.name: getattr(options, entry.name) for entry in fields(options)}

@@ -40,12 +40,14 @@ def read_ahead(items: Iterable) -> Iterator:
 class WriteBehind:
     """A queue of jobs that another thread does in their order. Leaving the context waits for them all.
 
-    What a job raises is raised by the next call, or when the context is left.
+    What a job raises is raised by the next call, or when the context is left; no job behind it is done, so that what is
+    done ends where the error came.
     """
 
     def __init__(self):
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._waiting: deque[Future] = deque()
+        self._error: BaseException | None = None
 
     def __enter__(self) -> "WriteBehind":
         return self
@@ -59,11 +61,21 @@ class WriteBehind:
 
     def do(self, job: Callable, *arguments) -> Future:
         """Have a job done, after at most a few others that still wait, and return what will hold its result."""
-        future = self._writer.submit(job, *arguments)
+        future = self._writer.submit(self._done, job, arguments)
         self._waiting.append(future)
         while len(self._waiting) > AHEAD:
             self._waiting.popleft().result()
         return future
+
+    def _done(self, job: Callable, arguments: tuple) -> object:
+        """Return the result of a job; the error of an earlier one in its place, if there was one."""
+        if self._error is not None:
+            raise self._error
+        try:
+            return job(*arguments)
+        except BaseException as error:
+            self._error = error
+            raise
 
 
 @contextmanager

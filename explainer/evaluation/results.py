@@ -16,12 +16,15 @@ from explainer.errors import UsageError
 from explainer.evaluation.options import Evaluation
 from explainer.evaluation.summary import FIGURES
 from explainer.files.results import (
+    OPTIONS,
     GrowingTable,
     Page,
     as_utf8,
     csv_bytes,
     free_name,
     from_cells,
+    plain,
+    write_options,
     write_picture,
     written_whole,
 )
@@ -32,7 +35,7 @@ CURVES = ("deletion_curve", "insertion_curve")
 # How many rows an image has by one contender: fewer are there if the run was stopped while it wrote them.
 TOGETHER = "together"
 DETECTION_COLUMNS = (*IDENTITY, *FIGURES, *CURVES, TOGETHER)
-TABLE, OPTIONS = "detections.csv", "options.yaml"
+TABLE = "detections.csv"
 
 
 class EvaluationResults:
@@ -51,7 +54,7 @@ class EvaluationResults:
 
     def __enter__(self) -> "EvaluationResults":
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_options(self.folder / OPTIONS, self.options)
+        write_options(self.folder, asdict(self.options))
         kept = complete_rows(self.folder / TABLE) if self.resumes else []
         for row in kept:
             self.finished[row["image"]].add((row["method"], row["layer"]))
@@ -177,22 +180,6 @@ def write_rows(path: Path, rows: list[dict]) -> None:
 def unit_of(row: dict) -> tuple:
     """Return what is written at once: an image by a contender."""
     return row["image"], row["method"], row["layer"]
-
-
-def write_options(path: Path, options: Evaluation) -> None:
-    """Write the options of a run, so that it can be gone on with."""
-    import yaml
-
-    values = {name: plain(value) for name, value in asdict(options).items() if name != "resume"}
-    with written_whole(path) as part:
-        part.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-
-
-def plain(value: object) -> object:
-    """Return a value of an option as YAML knows it: paths as text, tuples as lists."""
-    if isinstance(value, (tuple, list)):
-        return [plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def kept_options(path: Path) -> Evaluation:

@@ -5,12 +5,15 @@ import errno
 import io
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryFile
+from typing import BinaryIO
 from zlib import crc32
 
 import numpy as np
@@ -33,6 +36,7 @@ PAGE_BYTES = 50 * 2**20
 # What file systems take for one name. A name that is no text in UTF-8, and NUL, only some of them take.
 NAME_BYTES = 255
 NO_NAME = re.compile("[\0\ud800-\udfff]+")
+TABLE_OF_ANSWERS, OPTIONS = "explanations.csv", "options.yaml"
 
 
 class Results:
@@ -48,7 +52,7 @@ class Results:
 
     def __enter__(self) -> "Results":
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._table = GrowingTable(self.folder / "explanations.csv", ANSWER_COLUMNS)
+        self._table = GrowingTable(self.folder / TABLE_OF_ANSWERS, ANSWER_COLUMNS)
         return self
 
     def __exit__(self, kind, *error) -> None:
@@ -75,8 +79,7 @@ class Results:
         self._table.check_there()
         if frame.number:
             return self._append(frame, picture_rgb)
-        suffix = frame.path.suffix if frame.path.suffix.lower() in WRITABLE else ".png"
-        path = self.folder / self._free_name(NO_NAME.sub("_", frame.path.stem), suffix)
+        path = self.folder / self._picture_name(frame.path)
         write_picture(path, picture_rgb)
         return path
 
@@ -108,6 +111,20 @@ class Results:
         count = f"_{frame.number}" if frame.number else ""
         name = free_name("/".join(map(safe_name, names)) + count, suffix, self._about[1])
         return self._folder_of(frame) / name
+
+    def take_names(self, done: "Finished", *, pictures: bool, folder: bool) -> None:
+        """Take the names of what a stopped run has written about a file, so that those that follow get their own."""
+        if pictures and done.frames:
+            self._free_name(safe_name(done.path.stem), ".mp4")
+        elif pictures:
+            self._picture_name(done.path)
+        if folder:
+            self._folder_of(Frame(done.path, np.empty((0, 0, 3), np.uint8), ""))
+
+    def _picture_name(self, path: Path) -> str:
+        """Return the name of the picture of an image."""
+        suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
+        return self._free_name(NO_NAME.sub("_", path.stem), suffix)
 
     def _free_name(self, stem: str, suffix: str = "") -> str:
         """Return stem and suffix as the name of a file or folder, with a number if this run has used that name already."""
@@ -264,6 +281,81 @@ class Page:
         ):
             file.writelines(pieces)
         return path
+
+
+@dataclass
+class Finished:
+    """What the table of a run says about a file, an image or a whole video, that the run has finished.
+
+    end         of its rows, in bytes from the start of the table
+    frames      how many of a video there are; 0 of an image
+    has_boxes   whether there was anything to explain
+    outcomes    how many rows came to what, by model
+    energies    the shares of heatmaps inside their boxes, each after its outcome
+    """
+
+    path: Path
+    end: int = 0
+    frames: int = 0
+    has_boxes: bool = False
+    outcomes: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
+    energies: list[tuple[str, float]] = field(default_factory=list)
+    _last_frame: str = field(default="", init=False, repr=False)
+
+    def add(self, row: dict[str, str], end: int) -> None:
+        """Count one row, and where it ends."""
+        self.end = end
+        if row["frame"] != self._last_frame:
+            self.frames, self._last_frame = self.frames + 1, row["frame"]
+        self.has_boxes |= bool(row["class"])
+        if row["class"]:
+            self.outcomes[row["model"]][row["outcome"]] += 1
+        if row["energy_in_box"]:
+            self.energies.append((row["outcome"], float(row["energy_in_box"])))
+
+
+def finished_files(path: Path, begin: int) -> list[Finished]:
+    """Return what a stopped run has finished by the rows that its table has from a byte on: all files but the last.
+
+    That one may lack rows or pictures, wherever a stop or a full disk has cut it. UsageError for a table of other columns.
+    """
+    files: list[Finished] = []
+    if not path.exists():
+        return files
+    with path.open("rb") as table:
+        titles = table.readline()
+        if titles.endswith(b"\n") and titles.decode("utf-8", "replace").strip() != ",".join(ANSWER_COLUMNS):
+            raise UsageError(f"{path} has other columns than this version writes; explain anew, without --resume")
+        table.seek(max(begin, len(titles)))
+        for row, end in rows_with_ends(table):
+            image = Path(row["image"])
+            if not files or files[-1].path != image:
+                files.append(Finished(image))
+            files[-1].add(row, end)
+    return files[:-1]
+
+
+def rows_with_ends(table: BinaryIO) -> Iterator[tuple[dict[str, str], int]]:
+    """Yield the rows of a table from its place on, and where each ends in bytes, up to the first that is not whole."""
+    end = table.tell()
+
+    def lines() -> Iterator[str]:
+        nonlocal end
+        for line in table:
+            # A number that was cut short is still a number.
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            yield line.decode("utf-8", "surrogateescape")
+
+    rows = csv.DictReader(lines(), ANSWER_COLUMNS)
+    try:
+        for row in rows:
+            if None in row or None in row.values():
+                return
+            yield from_cells(row), end
+    except csv.Error:
+        return
 
 
 @dataclass(frozen=True)
@@ -505,3 +597,23 @@ def as_png(picture_rgb: np.ndarray) -> bytes:
     import cv2
 
     return cv2.imencode(".png", picture_rgb[..., ::-1])[1].tobytes()
+
+
+def write_options(folder: Path, options: dict[str, object]) -> None:
+    """Write the options of a run into its folder, so that it can be gone on with; older ones stay until they are complete."""
+    import yaml
+
+    values = {name: plain(value) for name, value in options.items() if name != "resume"}
+    with written_whole(folder / OPTIONS) as part:
+        part.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def plain(value: object) -> object:
+    """Return a value of an option as YAML knows it: tuples as lists, numbers as Python's own, anything else as text."""
+    if isinstance(value, (tuple, list)):
+        return [plain(entry) for entry in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else str(value)

@@ -8,7 +8,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,17 @@ class Source:
         """The files that the frames come from; none for a stream or a screen."""
         return [Path(path) for path in getattr(self.loader, "files", [])]
 
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Leave of the files those with these numbers, from 0 and in their order."""
+        loader = self.loader
+        loader.files = [loader.files[number] for number in numbers]
+        loader.video_flag = [loader.video_flag[number] for number in numbers]
+        self.length = loader.nf = len(numbers)
+        # A stock checkout's loader has opened its first video already.
+        open_video = getattr(loader, "_new_video", None) or getattr(loader, "new_video", None)
+        if open_video and any(loader.video_flag):
+            open_video(loader.files[loader.video_flag.index(True)])
+
     def count_frames(self) -> int | None:
         """Return how many images and frames of videos there are to expect; None for a stream or a screen."""
         if self.length is None:
@@ -152,6 +163,11 @@ def is_stream(source: str) -> bool:
     """Return whether a source is a webcam, a list of streams, or an address that is no file to download."""
     source = str(source)
     return source.isnumeric() or source.endswith(".streams") or (is_url(source) and not names_a_file(source))
+
+
+def holds_files(source: str) -> bool:
+    """Return whether a source is files, which stay as they are, and no stream or screen."""
+    return not is_stream(source) and not str(source).lower().startswith("screen")
 
 
 def is_url(source: str) -> bool:

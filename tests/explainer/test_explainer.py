@@ -2,17 +2,21 @@
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 from fresh_interpreter import IN_STOCK, tree
 from PIL import Image
 from scenes import confident_detector, picture, save_checkpoint
-from tiny_media import claiming_png
+from tiny_media import claiming_png, write_video
 
 from explainer.errors import UnreadableImageError, UsageError
 from explainer.explainer import main, parse_opt, run
@@ -33,6 +37,7 @@ def command(weights, tmp_path):
         common = ["--weights", weights, "--imgsz", "96", "--conf-thres", "0.05", "--project", str(tmp_path / "out")]
         return main(parse_opt([*common, "--source", str(source), *arguments])), tmp_path / "out" / "exp"
 
+    call.project = tmp_path / "out"
     return call
 
 
@@ -179,10 +184,10 @@ def test_crop_replaces_the_evidence_by_the_mean_colour(weights, photos, tmp_path
     assert 0.01 < share < 0.1
 
 
-def test_nosave_writes_the_table_alone(command, photos):
+def test_nosave_writes_the_table_and_the_options_alone(command, photos):
     save(photos / "one.png", picture())
     _, folder = command(photos, "--nosave")
-    assert [path.name for path in folder.iterdir()] == ["explanations.csv"]
+    assert {path.name for path in folder.iterdir()} == {"explanations.csv", "options.yaml"}
 
 
 def test_the_picture_of_each_image_is_shown_when_asked_for(command, photos, monkeypatch):
@@ -391,11 +396,217 @@ def test_a_full_disk_or_a_lost_folder_loses_nothing_that_was_written(weights, ph
     assert {row["image"] for row in rows_of(tmp_path / "out/exp")} >= {str(photos / "a.png"), str(photos / "b.png")}
 
 
-def test_the_folder_works_from_any_place_as_a_script_and_as_a_module(weights, photos, tmp_path):
-    import subprocess
-    import sys
-    from pathlib import Path
+def content_of(folder):
+    """Return what a run has left by the path in its folder: bytes, of pages the data alone."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del found["options.yaml"]
+    if "report.html" in found:
+        found["report.html"] = re.findall(rb"<script[^>]* id=.*?</script>", found["report.html"], re.DOTALL)
+        assert found["report.html"]
+    return found
 
+
+def latest(project):
+    return max(project.iterdir(), key=lambda folder: folder.stat().st_ctime_ns)
+
+
+@pytest.fixture
+def stopped(command, monkeypatch):
+    """Run the command until so many pictures of images and frames are written, and return the folder of the results."""
+
+    def call(source, *arguments, pictures):
+        from explainer.files.results import Results
+
+        write, count = Results.save, iter(range(pictures))
+
+        def stops(self, frame, picture_rgb):
+            if next(count, None) is None:
+                raise KeyboardInterrupt
+            return write(self, frame, picture_rgb)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Results, "save", stops)
+            assert command(source, *arguments)[0] == 130
+        return latest(command.project)
+
+    return call
+
+
+def going_on(folder, *arguments):
+    return main(parse_opt(["--resume", str(folder), *arguments]))
+
+
+@pytest.fixture
+def album(photos):
+    """Return a list of images of which some have the same name, one has nothing to see and one cannot be read; a video."""
+    for number, name in enumerate(("a/one.png", "a/two.png", "b/one.jpg", "b/one.png", "c/one.png")):
+        save(photos / name, picture(seed=number))
+    (photos / "a/none.png").write_text("no picture", encoding="utf-8")
+    for name in ("a/clip.mp4", "b/clip.mp4"):
+        write_video(photos / name, frames=3)
+    names = "a/one.png a/none.png b/one.jpg b/one.png a/two.png a/one.png c/one.png a/clip.mp4 b/clip.mp4".split()
+    path = photos / "list.txt"
+    path.write_text("".join(f"{photos / name}\n" for name in names), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("arguments", [(), ("--backward-per-class", "--report", "--suspects", "4"), ("--save-npz",)])
+@pytest.mark.parametrize("pictures", [0, 3, 7, 10])
+def test_a_run_that_was_stopped_goes_on_and_leaves_what_one_that_was_not_leaves(
+    command, stopped, album, pictures, arguments
+):
+    code, whole = command(album, *arguments, "--max-det", "4")
+    folder = stopped(album, *arguments, "--max-det", "4", pictures=pictures)
+    assert folder != whole
+    assert going_on(folder) == code == 1
+    assert content_of(folder) == content_of(whole)
+    # Once more, after its end.
+    assert going_on(folder) == 1
+    assert content_of(folder) == content_of(whole)
+
+
+def test_finished_images_are_not_explained_again_but_for_the_page(command, stopped, photos):
+    for number in range(6):
+        save(photos / f"{number}.png", picture(seed=number))
+    folder = stopped(photos, pictures=4)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.png")}
+    assert going_on(folder) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.png")}
+    assert len(after) == 6
+    assert before == {name: after[name] for name in ("0.png", "1.png", "2.png", "3.png")}
+    assert going_on(folder, "--report", "--suspects", "2") == 0
+    command(photos, "--report", "--suspects", "2")
+    assert content_of(folder) == content_of(latest(command.project))
+
+
+def test_a_page_that_is_full_says_how_many_images_it_lacks_also_when_a_run_has_gone_on(
+    command, stopped, photos, monkeypatch
+):
+    from explainer.pictures import report
+
+    monkeypatch.setattr(report, "MOST_IMAGES", 2)
+    for number in range(6):
+        save(photos / f"{number}.png", picture(seed=number))
+    folder = stopped(photos, "--report", pictures=4)
+    assert going_on(folder) == 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "the page holds 2 images; 4 more are in the table" in page
+
+
+def test_the_labels_of_finished_images_count_once_for_all_methods(command, stopped, photos, capsys):
+    for number in range(4):
+        save(photos / f"{number}.png", picture(seed=number))
+        (photos / f"{number}.txt").write_text("1 0.5 0.5 0.2 0.3\n", encoding="utf-8")
+    arguments = ("--labels", str(photos), "--method", "GradCAM", "LayerCAM")
+    command(photos, *arguments)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Labels: ")]
+    folder = stopped(photos, *arguments, pictures=3)
+    capsys.readouterr()
+    assert going_on(folder) == 0
+    assert told
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("Labels: ")] == told
+
+
+def test_a_killed_command_goes_on_with_nothing_lost_and_nothing_twice(weights, photos, tmp_path):
+    for number in range(30):
+        save(photos / f"{number:02}.png", picture(seed=number))
+    root, out = Path(__file__).parents[2], tmp_path / "out"
+    script = [sys.executable, str(root / "explainer/explainer.py")]
+    common = [
+        "--weights",
+        weights,
+        "--source",
+        "photos",
+        "--imgsz",
+        "96",
+        "--max-det",
+        "3",
+        "--project",
+        str(out),
+    ]
+    with subprocess.Popen([*script, *common, "--report"], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        table, end = out / "exp/explanations.csv", time.monotonic() + 120
+        while not (table.exists() and b"02.png" in table.read_bytes()):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode == -9
+    assert not (out / "exp/report.html").exists()
+    subprocess.run([*script, "--resume", str(out / "exp")], cwd=root, check=True)
+    run(weights=weights, source=str(photos), imgsz=96, max_det=3, project=str(out), report=True)
+    assert content_of(out / "exp") == content_of(out / "exp2")
+
+
+def test_a_run_in_a_folder_with_older_rows_goes_on_behind_them(command, stopped, photos):
+    for number in range(4):
+        save(photos / f"{number}.png", picture(seed=number))
+    command(photos, "--conf-thres", "0.1")
+    folder = command.project / "exp"
+    older = (folder / "explanations.csv").read_bytes()
+    stopped(photos, "--exist-ok", pictures=2)
+    assert going_on(folder) == 0
+    command(photos, "--name", "whole")
+    new = (command.project / "whole/explanations.csv").read_bytes()
+    assert (folder / "explanations.csv").read_bytes() == older + new.partition(b"\n")[2]
+
+
+def test_images_that_came_or_went_meanwhile_are_explained_or_reported(stopped, photos, capsys):
+    for name in "bcde":
+        save(photos / f"{name}.png", picture(seed=ord(name)))
+    folder = stopped(photos, "--report", pictures=3)
+    save(photos / "a.png", picture())
+    (photos / "b.png").unlink()
+    assert going_on(folder) == 1
+    assert f"skipped {photos / 'b.png'}: the source no longer holds it" in capsys.readouterr().err
+    assert {Path(row["image"]).stem for row in rows_of(folder)} == set("abcde")
+
+
+def test_what_cannot_be_gone_on_with_is_one_line(command, photos, tmp_path, weights, capsys):
+    save(photos / "one.png", picture())
+    _, folder = command(photos)
+    capsys.readouterr()
+    options = folder / "options.yaml"
+    kept = yaml.safe_load(options.read_text(encoding="utf-8"))
+
+    def told(*arguments):
+        assert main(parse_opt([*arguments])) == 2
+        return capsys.readouterr().err
+
+    assert "leave --method out" in told("--resume", str(folder), "--method", "LayerCAM")
+    assert "leave --source out" in told("--resume", str(folder), "--source", "elsewhere")
+    assert f"--resume '{tmp_path}' holds no options.yaml" in told("--resume", str(tmp_path))
+    for source in ("0", "rtsp://camera", "screen 0"):
+        options.write_text(yaml.safe_dump({**kept, "source": source}), encoding="utf-8")
+        assert f"the source was '{source}', a stream or a screen" in told("--resume", str(folder))
+    for content in ("- a", "method: [", "colour: red", "", "table_begins_at: -1", "{table_begins_at: 0, method: 5}"):
+        options.write_text(content, encoding="utf-8")
+        error = told("--resume", str(folder))
+        assert "options.yaml" in error
+        assert error.count("\n") == 1
+    options.write_text(yaml.safe_dump(kept), encoding="utf-8")
+    (folder / "explanations.csv").write_text("image,class\n", encoding="utf-8")
+    assert "has other columns than this version writes" in told("--resume", str(folder))
+
+
+def test_the_options_of_a_run_may_be_given_again_and_a_file_of_them_is_not_trusted(command, photos, weights):
+    save(photos / "one.png", picture())
+    _, folder = command(photos, "--trust")
+    asked = ["--source", str(photos), "--weights", weights, "--imgsz", "96"]
+    assert going_on(folder, *asked) == 0
+    assert yaml.safe_load((folder / "options.yaml").read_text(encoding="utf-8"))["trust"] is False
+
+
+def test_a_model_that_was_already_loaded_leaves_no_options_to_go_on_with(weights, photos, tmp_path):
+    save(photos / "one.png", picture())
+    common = {"source": str(photos), "imgsz": 96, "project": str(tmp_path / "out"), "exist_ok": True}
+    run(weights=weights, **common)
+    run(weights=confident_detector(), **common)
+    with pytest.raises(UsageError, match="of checkpoints in files"):
+        run(resume=str(tmp_path / "out/exp"))
+
+
+def test_the_folder_works_from_any_place_as_a_script_and_as_a_module(weights, photos, tmp_path):
     root = Path(__file__).parents[2]
     save(photos / "one.png", picture())
     common = ["--weights", weights, "--source", str(photos), "--imgsz", "96", "--project", str(tmp_path / "out")]

@@ -22,9 +22,11 @@ from explainer.files.results import (
     Video,
     as_cells,
     check_writable,
+    finished_files,
     free_name,
     from_cells,
     new_folder,
+    plain,
     safe_name,
     write_picture,
     written_whole,
@@ -343,3 +345,55 @@ def test_pictures_of_an_evaluation_whose_names_are_too_long_are_cut_and_stay_dif
         "n" * 249 + "_2.jpg",
         "n" * 251 + ".jpg",
     ]
+
+
+def table_of(folder, files):
+    """Write a table and return where the rows of each of the files end, in bytes; a file is its frames, each its rows."""
+    ends = []
+    with Results(folder) as results:
+        for name, frames in files:
+            for number, rows in frames:
+                results.add_rows(Frame(Path(name), np.empty((1, 1, 3), np.uint8), "", number), rows)
+            ends.append((folder / "explanations.csv").stat().st_size)
+    return ends
+
+
+def test_wherever_the_table_of_a_run_is_cut_all_files_but_the_last_are_finished_and_none_without_all_its_rows(tmp_path):
+    box = {"class": 1, "name": 'a "cat",\r\n=1', "energy_in_box": 0.25, "outcome": "hit", "note": "größer\nthan"}
+    nothing = {"note": "no detection above confidence 0.25"}
+    names = ["/one, 犬.jpg", "=two.jpg", "/one, 犬.jpg", "/clip.mp4", "/last.jpg"]
+    frames = [
+        [(0, [box, box])],
+        [(0, [nothing])],
+        [(0, [box])],
+        [(1, [box]), (2, [nothing]), (3, [box, box])],
+        [(0, [box])],
+    ]
+    ends = table_of(tmp_path, zip(names, frames, strict=True))
+    path = tmp_path / "explanations.csv"
+    data = path.read_bytes()
+    for cut in range(len(data), -1, -1):
+        path.write_bytes(data[:cut])
+        found = finished_files(path, 0)
+        assert [done.end for done in found] == ends[: len(found)]
+        # Once the next row is whole.
+        begun = sum(end < cut for end in ends)
+        assert begun - 1 <= len(found) <= begun
+        assert [str(done.path) for done in found] == names[: len(found)]
+        # Zeros at the end, as a power cut leaves them.
+        path.write_bytes(data[:cut] + bytes(30))
+        assert len(finished_files(path, 0)) == len(found)
+    path.write_bytes(data)
+    found = finished_files(path, 0)
+    assert [done.frames for done in found] == [0, 0, 0, 3]
+    assert [done.has_boxes for done in found] == [True, False, True, True]
+    assert [sum(done.outcomes[""].values()) for done in found] == [2, 0, 1, 3]
+    assert found[0].energies == [("hit", 0.25)] * 2
+    assert [str(done.path) for done in finished_files(path, ends[1])] == names[2:4]
+    assert finished_files(tmp_path / "nowhere.csv", 0) == []
+
+
+def test_options_are_kept_as_plain_values():
+    given = (Path("a.pt"), np.float32(0.5), np.int64(3), True, None, "x", [1, (2,)])
+    assert plain(given) == ["a.pt", 0.5, 3, True, None, "x", [1, [2]]]
+    assert [type(value) for value in plain(given)[:4]] == [str, float, int, bool]

@@ -253,7 +253,7 @@ def options(weights, tmp_path):
 def test_the_command_writes_the_page_and_says_how_to_repeat_it(options, tmp_path, weights):
     run(**options, method=["GradCAM", "HiResCAM"], nosave=True)
     folder = tmp_path / "out/exp"
-    assert {path.name for path in folder.iterdir()} == {"explanations.csv", "report.html"}
+    assert {path.name for path in folder.iterdir()} == {"explanations.csv", "options.yaml", "report.html"}
     text, blocks = text_of(folder / "report.html"), blocks_of(folder / "report.html")
     assert [image["title"] for image in blocks["data"]["images"]] == ["0.png", "1.png", "2.png"]
     assert sha256_of(Path(weights)) in text
@@ -336,6 +336,8 @@ def test_the_command_is_told_as_it_was_typed_or_called(options, monkeypatch):
     assert "method='LayerCAM'" in command_of("explainer.py", chosen)
     monkeypatch.setattr("sys.argv", ["explainer/explainer.py", "--source", "my photos"])
     assert command_of("explainer.py", chosen) == "python explainer/explainer.py --source 'my photos'"
+    monkeypatch.setattr("sys.argv", ["explainer/explainer.py", "--resume", "runs/explain/exp"])
+    assert command_of("explainer.py", chosen).startswith("run(method='LayerCAM', ")
 
 
 def test_an_evaluation_has_its_tables_and_pictures_on_a_page(options, tmp_path):
