@@ -5,6 +5,7 @@ import inspect
 import os
 import shutil
 from operator import itemgetter
+from pathlib import Path
 
 import cv2
 import pytest
@@ -301,6 +302,14 @@ def test_nothing_detected_is_said(command, capsys):
 def test_to_go_on_with_other_options_is_refused(finished, capsys):
     assert main(parse_opt(["--resume", str(finished), "--steps", "30"])) == 2
     assert "leave --steps out" in capsys.readouterr().err
+
+
+def test_a_file_of_options_is_not_trusted_with_the_checkpoint_that_it_names(finished):
+    folder = Path(shutil.copytree(finished, finished.parent / "trusting"))
+    text = (folder / "options.yaml").read_text(encoding="utf-8")
+    (folder / "options.yaml").write_text(text.replace("trust: false", "trust: true"), encoding="utf-8")
+    assert results.resumed(Evaluation(resume=str(folder)))[0].trust is False
+    assert results.resumed(Evaluation(resume=str(folder), trust=True))[0].trust is True
 
 
 def test_another_run_in_the_same_folder_starts_afresh(command):
