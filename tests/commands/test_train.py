@@ -5,6 +5,7 @@ import pickletools
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -189,6 +190,25 @@ def test_a_killed_training_goes_on_where_it_was(squares, tmp_path, monkeypatch):
     # weights are kept in half precision between epochs
     assert rows_of(killed)[:, 1:4] == pytest.approx(rows_of(whole)[:, 1:4], rel=0.01)
     assert rows_of(killed)[:, -3:] == pytest.approx(rows_of(whole)[:, -3:])
+
+
+def test_a_training_that_is_killed_goes_on_and_has_each_epoch_once(squares, tmp_path):
+    words = [sys.executable, str(ROOT / "train.py")]
+    for name, value in options_for(squares, tmp_path, epochs=300).items():
+        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    last, log, end = tmp_path / "exp/weights/last.pt", tmp_path / "exp/results.csv", time.monotonic() + 120
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        while not (last.exists() and len(log.read_bytes().splitlines()) > 2):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode != 0
+    started = train.prepare(TrainOptions(resume=str(last))).trainer.start_epoch
+    assert started >= 1
+    epochs = rows_of(tmp_path / "exp")[:, 0].tolist()
+    assert epochs == list(range(len(epochs)))
+    assert started <= len(epochs)
 
 
 def test_going_on_takes_the_weights_and_not_their_average(squares, tmp_path, monkeypatch):

@@ -4,6 +4,9 @@ import csv
 import inspect
 import os
 import shutil
+import subprocess
+import sys
+import time
 from operator import itemgetter
 from pathlib import Path
 
@@ -142,6 +145,22 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_rows(command, 
     assert rows_of(folder)[:18] == whole[:18]
     assert without_cost(rows_of(folder)) == without_cost(whole)
     assert (folder / "table.md").exists()
+
+
+def test_a_command_that_is_killed_goes_on_with_nothing_lost_and_nothing_twice(weights, photos, finished, tmp_path):
+    script = [sys.executable, str(Path(__file__).parents[2] / "explainer/evaluate.py")]
+    common = ["--weights", weights, "--data", str(photos), "--project", str(tmp_path), *QUICK]
+    table, end = tmp_path / "exp/detections.csv", time.monotonic() + 120
+    with subprocess.Popen([*script, *common], stderr=subprocess.DEVNULL) as process:
+        while not (table.exists() and b"1.png" in table.read_bytes()):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode != 0
+    subprocess.run([*script, "--resume", str(table.parent)], check=True)
+    key = itemgetter("image", "method", "layer", "row")
+    assert sorted(without_cost(rows_of(table.parent)), key=key) == sorted(without_cost(rows_of(finished)), key=key)
 
 
 def test_rows_that_do_not_reach_the_disk_are_an_error_and_going_on_makes_them_again(

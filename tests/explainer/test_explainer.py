@@ -531,7 +531,7 @@ def test_a_killed_command_goes_on_with_nothing_lost_and_nothing_twice(weights, p
             assert time.monotonic() < end
             time.sleep(0.005)
         process.kill()
-    assert process.returncode == -9
+    assert process.returncode != 0
     assert not (out / "exp/report.html").exists()
     subprocess.run([*script, "--resume", str(out / "exp")], cwd=root, check=True)
     run(weights=weights, source=str(photos), imgsz=96, max_det=3, project=str(out), report=True)
