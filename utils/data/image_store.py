@@ -12,7 +12,7 @@ import numpy as np
 
 from utils.base.image_io import read_image
 from utils.base.logger import LOGGER
-from utils.base.paths import naming_failed_writes
+from utils.base.paths import writing_whole
 
 THREADS = 8
 CACHES = ("ram", "disk")
@@ -74,14 +74,8 @@ class ImageStore:
         path = _array_path(self.files[index])
         if not _is_picture(_open_array(path)):
             im = read_image(self.files[index])
-            part = path.with_name(f"{path.name}.{os.getpid()}.part")
-            try:
-                with naming_failed_writes(path):
-                    with part.open("wb") as file:
-                        np.save(file, im)
-                    part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            with writing_whole(path) as part, part.open("wb") as file:
+                np.save(file, im)
         return path.stat().st_size
 
     def _fits_into_memory(self, prefix: str, samples: int = 30, margin: float = 1.1) -> bool:

@@ -17,7 +17,7 @@ import yaml
 
 from explainer.errors import UsageError
 from utils.base.logger import LOGGER
-from utils.base.paths import naming_failed_writes
+from utils.base.paths import writing_whole
 from utils.plots import new_figure, save_figure
 from utils.training.options import TrainOptions
 from utils.training.results_log import COLUMNS, FIRST_METRIC
@@ -122,15 +122,14 @@ class Evolution:
             [*map(_text, each.figures), *(_text(each.hyp[name]) for name in self.names)] for each in self.generations
         ]
         lines = [",".join(f"{cell:>20s}" for cell in row) for row in ([*METRICS, *self.names], *rows)]
-        write_whole(self.path, "\n".join(lines) + "\n")
+        with writing_whole(self.path) as part:
+            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
         best, number = self.best, self.generations.index(self.best) + 1
         words = ", ".join(f"{name} {value:.5g}" for name, value in zip(METRICS, best.figures, strict=True))
         content = yaml.safe_dump(self._first | dict(best.hyp), sort_keys=False)
-        write_whole(
-            self.folder / "hyp_evolve.yaml",
-            f"# Best of {len(self.generations)} generations: number {number}, fitness {best.fitness:.5g}\n"
-            f"# {words}\n{content}",
-        )
+        about = f"# Best of {len(self.generations)} generations: number {number}, fitness {best.fitness:.5g}"
+        with writing_whole(self.folder / "hyp_evolve.yaml") as part:
+            part.write_text(f"{about}\n# {words}\n{content}", encoding="utf-8")
 
     def plot(self) -> None:
         """Draw the fitness of each generation over each value that was mutated, as evolve.png; a cross for the best."""
@@ -231,17 +230,6 @@ def one_generation(options: TrainOptions, folder: Path, hyp: Mapping[str, float]
     # The option says it too, and is the one that counts.
     hyp = {name: value for name, value in hyp.items() if name != "label_smoothing"}
     return replace(options, evolve=0, hyp=hyp, project=str(folder), name=TRAINING, **quick)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with naming_failed_writes(path):
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _text(value: float) -> str:
