@@ -79,7 +79,8 @@ class Source:
             raise UsageError(f"source '{source}' {wrong}; {ACCEPTED}") from error
         self.length = None if self.is_stream else getattr(self.loader, "nf", None)
         if self.length is not None:
-            # This tree's loader has a limit of its own, a stock checkout's has none.
+            # This tree's loader has a limit of its own, and takes any name; a stock checkout's has none, and does not.
+            self._takes_any_name = hasattr(self.loader, "max_pixels")
             self.loader.max_pixels = max_megapixels * 1e6
 
     @property
@@ -110,9 +111,9 @@ class Source:
 
         items = iter(self.loader)
         while True:
-            if (too_large := self._too_large_next()) is not None:
+            if (refused := self._refused_next()) is not None:
                 self.loader.count += 1
-                yield too_large
+                yield refused
                 continue
             # A stock checkout's loader asserts that a file was read; this tree's raises OSError.
             try:
@@ -125,11 +126,15 @@ class Source:
                 continue
             yield from self._frames(item)
 
-    def _too_large_next(self) -> Unreadable | None:
-        """Return the next file if it is an image that claims more pixels than are wanted."""
-        if self.length is None or self.loader.count >= self.length or self.loader.video_flag[self.loader.count]:
+    def _refused_next(self) -> Unreadable | None:
+        """Return the next file if its reader would end the process, or if it is an image that claims too many pixels."""
+        if self.length is None or self.loader.count >= self.length:
             return None
-        path = self.files[self.loader.count]
+        path, is_video = self.files[self.loader.count], self.loader.video_flag[self.loader.count]
+        if not is_text(path) and (is_video or not self._takes_any_name):
+            return Unreadable(path, "its name is no text in UTF-8, which OpenCV cannot open; rename it")
+        if is_video:
+            return None
         megapixels = claimed_megapixels(path)
         if megapixels <= self._max_megapixels:
             return None
@@ -225,10 +230,17 @@ def claimed_megapixels(path: Path) -> float:
         return 0.0
 
 
+def is_text(path: str | Path) -> bool:
+    """Return whether a file's name is text; the bytes of others end the process where OpenCV is to open them itself."""
+    return not re.search(r"[\ud800-\udfff]", str(path))
+
+
 def frames_of(path: Path) -> int:
     """Return how many frames a video says that it has, 0 where it cannot be opened."""
     import cv2
 
+    if not is_text(path):
+        return 0
     capture = cv2.VideoCapture(str(path))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()

@@ -368,3 +368,11 @@ def test_a_file_whose_name_is_no_text_is_looked_at_like_any_other(run_detect, ph
     summary = run_detect(photos, save_csv=True, save_txt=True)
     assert files(summary.folder) == ["b c.png", "caf_.jpg", "labels/b c.txt", "labels/caf_.txt", "predictions.csv"]
     assert "caf\\udce9.jpg," in (summary.folder / "predictions.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take only names that are text")
+def test_a_video_whose_name_is_no_text_is_skipped_and_does_not_end_the_process(run_detect, photos):
+    write_video(photos / "clip.mp4", frames=2).rename(photos / os.fsdecode(b"caf\xe9.mp4"))
+    summary = run_detect(photos)
+    assert files(summary.folder) == ["a.jpg", "b c.png"]
+    assert summary.unreadable == 1

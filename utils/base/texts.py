@@ -118,6 +118,11 @@ def _places(reading: str, folder: Path) -> tuple[str, str]:
     return (beside, reading) if reading.startswith("./") else (reading, beside)
 
 
+def is_utf8(name: str) -> bool:
+    """Return whether a file's name is text, and not bytes that are none in UTF-8."""
+    return not any("\ud800" <= char <= "\udfff" for char in name)
+
+
 def is_there(path: str) -> bool:
     """Whether a path, or a file that suits a pattern, exists."""
     is_pattern = any(character in path for character in GLOB_CHARACTERS)

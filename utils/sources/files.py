@@ -11,7 +11,7 @@ import numpy as np
 from utils.augmentations import FrameTransform
 from utils.base.image_io import read_image
 from utils.base.media import find_media
-from utils.base.texts import missing_line
+from utils.base.texts import is_utf8, missing_line
 
 Item = tuple[str, np.ndarray, np.ndarray, cv2.VideoCapture | None, str]
 
@@ -95,6 +95,10 @@ class LoadImages:
     def _next_frame(self, path: str) -> np.ndarray | None:
         """Return the video's next frame, or None after the last one."""
         self.mode = "video"
+        if not is_utf8(path):
+            # OpenCV ends the process at it.
+            self.count += 1
+            raise OSError(f"{path} cannot be read: its name is no text in UTF-8; rename it")
         if self.cap is None or not self.cap.isOpened():
             self._open_video(path)
         skipped = all(self.cap.grab() for _ in range(self.vid_stride))
