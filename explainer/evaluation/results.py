@@ -143,7 +143,7 @@ def complete_rows(path: Path) -> list[dict]:
     """
     if not path.exists():
         return []
-    text = whole_lines(path.read_bytes()).decode("utf-8", errors="replace")
+    text = whole_lines(path.read_bytes()).decode("utf-8-sig", errors="replace")
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if text and tuple(reader.fieldnames or ()) != DETECTION_COLUMNS:
         raise UsageError(f"{path} has other columns than this version writes; evaluate anew, without --resume")

@@ -324,7 +324,7 @@ def finished_files(path: Path, begin: int) -> list[Finished]:
         return files
     with path.open("rb") as table:
         titles = table.readline()
-        if titles.endswith(b"\n") and titles.decode("utf-8", "replace").strip() != ",".join(ANSWER_COLUMNS):
+        if titles.endswith(b"\n") and titles.decode("utf-8-sig", "replace").strip() != ",".join(ANSWER_COLUMNS):
             raise UsageError(f"{path} has other columns than this version writes; explain anew, without --resume")
         table.seek(max(begin, len(titles)))
         for row, end in rows_with_ends(table):

@@ -1,5 +1,6 @@
 """What an evaluation keeps of a table that was cut, and what it says of one that lacks rows."""
 
+import codecs
 import csv
 import io
 from collections import Counter
@@ -54,6 +55,11 @@ def test_wherever_a_table_is_cut_a_unit_is_kept_whole_or_not_at_all(whole, tmp_p
         (tmp_path / "cut.csv").write_bytes(data[:length])
         expected = max(rows_by_then for end, rows_by_then in ends if end <= length)
         assert complete_rows(tmp_path / "cut.csv") == rows[:expected], f"cut at {length}"
+
+
+def test_a_table_that_another_program_saved_with_a_byte_order_mark_is_read(whole, tmp_path):
+    (tmp_path / "marked.csv").write_bytes(codecs.BOM_UTF8 + (whole / TABLE).read_bytes())
+    assert complete_rows(tmp_path / "marked.csv") == complete_rows(whole / TABLE) != []
 
 
 def test_what_was_cut_is_measured_again_and_the_table_is_whole(whole):

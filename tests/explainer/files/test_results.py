@@ -1,5 +1,6 @@
 """Where results go, and what is written there: a folder for each run, tables that open as tables, names that are names."""
 
+import codecs
 import csv
 import errno
 import io
@@ -391,6 +392,8 @@ def test_wherever_the_table_of_a_run_is_cut_all_files_but_the_last_are_finished_
     assert found[0].energies == [("hit", 0.25)] * 2
     assert [str(done.path) for done in finished_files(path, ends[1])] == names[2:4]
     assert finished_files(tmp_path / "nowhere.csv", 0) == []
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert [str(done.path) for done in finished_files(path, 0)] == [str(done.path) for done in found]
 
 
 def test_options_are_kept_as_plain_values():
