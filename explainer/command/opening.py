@@ -169,6 +169,8 @@ def going_on(stopped: Stopped, job: Job) -> Job:
     """Return the job with the files that a stopped run has not finished, and cut its table to those that it has."""
     options, files = job.options, job.source.files
     rest, places = split_files(files, stopped.finished)
+    for number, same in places.items():
+        stopped.finished[number].times = len(same)
     wanted = needed_again(stopped.finished, options)
     again = [place for number in wanted for place in places.get(number, ())]
     gone = [stopped.finished[number].path for number in wanted if number not in places]

@@ -117,7 +117,8 @@ class Results:
         if pictures and done.frames:
             self._free_name(safe_name(done.path.stem), ".mp4")
         elif pictures:
-            self._picture_name(done.path)
+            for _ in range(done.times):
+                self._picture_name(done.path)
         if folder:
             self._folder_of(Frame(done.path, np.empty((0, 0, 3), np.uint8), ""))
 
@@ -289,6 +290,7 @@ class Finished:
 
     end         of its rows, in bytes from the start of the table
     frames      how many of a video there are; 0 of an image
+    times       how often an image comes one after the other
     has_boxes   whether there was anything to explain
     outcomes    how many rows came to what, by model
     energies    the shares of heatmaps inside their boxes, each after its outcome
@@ -297,6 +299,7 @@ class Finished:
     path: Path
     end: int = 0
     frames: int = 0
+    times: int = 1
     has_boxes: bool = False
     outcomes: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     energies: list[tuple[str, float]] = field(default_factory=list)

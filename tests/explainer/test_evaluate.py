@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from fresh_interpreter import modules_after
+from fresh_interpreter import modules_after, tree
 from PIL import Image
 from scenes import confident_detector, picture, save_checkpoint
 from tiny_media import claiming_png
@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_rows(command, 
 
 
 def test_a_command_that_is_killed_goes_on_with_nothing_lost_and_nothing_twice(weights, photos, finished, tmp_path):
-    script = [sys.executable, str(Path(__file__).parents[2] / "explainer/evaluate.py")]
+    script = [sys.executable, str(tree() / "explainer/evaluate.py")]
     common = ["--weights", weights, "--data", str(photos), "--project", str(tmp_path), *QUICK]
     table, end = tmp_path / "exp/detections.csv", time.monotonic() + 120
     with subprocess.Popen([*script, *common], stderr=subprocess.DEVNULL) as process:

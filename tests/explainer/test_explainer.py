@@ -397,7 +397,13 @@ def test_a_full_disk_or_a_lost_folder_loses_nothing_that_was_written(weights, ph
 
 
 def content_of(folder):
-    """Return what a run has left by the path in its folder: bytes, of pages the data alone."""
+    """Return what a run has left by the path in its folder: bytes, of pages the data alone.
+
+    In stock YOLOv5 the first passes of a process give other last digits than later ones: there, tables and names alone.
+    """
+    if IN_STOCK:
+        files = [path for path in folder.rglob("*") if path.is_file() and path.name != "options.yaml"]
+        return {path.relative_to(folder): path.read_bytes() if path.suffix == ".csv" else b"" for path in files}
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     del found["options.yaml"]
     if "report.html" in found:
@@ -465,6 +471,16 @@ def test_a_run_that_was_stopped_goes_on_and_leaves_what_one_that_was_not_leaves(
     assert content_of(folder) == content_of(whole)
 
 
+def test_an_image_that_a_list_names_twice_in_a_row_keeps_both_of_its_pictures(command, stopped, photos):
+    for number, folder in enumerate("abc"):
+        save(photos / folder / "one.png", picture(seed=number))
+    (photos / "list.txt").write_text("".join(f"{photos}/{folder}/one.png\n" for folder in "aabc"), encoding="utf-8")
+    code, whole = command(photos / "list.txt")
+    folder = stopped(photos / "list.txt", pictures=3)
+    assert going_on(folder) == code == 0
+    assert content_of(folder) == content_of(whole)
+
+
 def test_finished_images_are_not_explained_again_but_for_the_page(command, stopped, photos):
     for number in range(6):
         save(photos / f"{number}.png", picture(seed=number))
@@ -510,7 +526,7 @@ def test_the_labels_of_finished_images_count_once_for_all_methods(command, stopp
 def test_a_killed_command_goes_on_with_nothing_lost_and_nothing_twice(weights, photos, tmp_path):
     for number in range(30):
         save(photos / f"{number:02}.png", picture(seed=number))
-    root, out = Path(__file__).parents[2], tmp_path / "out"
+    root, out = tree(), tmp_path / "out"
     script = [sys.executable, str(root / "explainer/explainer.py")]
     common = [
         "--weights",

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fresh_interpreter import IN_STOCK
 from plain_detector import PlainDetector, PlainNet
 from scenes import confident_detector, picture, save_checkpoint, state
 from torch import nn
@@ -97,6 +98,7 @@ def test_comparisons_and_detectors_of_other_kinds_are_those_of_a_series():
     assert in_threads(work, PICTURES) == expected * 3
 
 
+@pytest.mark.skipif(IN_STOCK, reason="heads of stock YOLOv5 take the grids of other threads' images")
 @pytest.mark.parametrize("wrapped", [False, True], ids=["model", "AutoShape"])
 def test_detection_in_other_threads_and_explanations_do_not_disturb_each_other(wrapped):
     model = confident_detector()

@@ -11,6 +11,7 @@ from copy import deepcopy
 import pytest
 import torch
 from forged import name, program, save, text, write_archive, write_legacy
+from fresh_interpreter import IN_STOCK
 from tiny_detectors import tiny_detector
 from torch import nn
 
@@ -254,5 +255,5 @@ def test_images_of_more_channels_than_any_are_not_made(channels, tmp_path):
     assert isinstance(model, DetectionModel)
     model.yaml = {"ch": channels}
     model.model[-1].__dict__["stride"] = None
-    with pytest.raises(CheckpointError, match=f"images of {channels} channels"):
+    with pytest.raises(CheckpointError, match=f"images of {channels} channels" if not IN_STOCK else "does not work"):
         load_model(save({"model": model}, tmp_path / "best.pt"))

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from fresh_interpreter import IN_STOCK
 from scenes import confident_detector, picture, save_checkpoint
 from torch import nn
 
@@ -94,7 +95,16 @@ def test_opencv_runs_onnx_to_the_same_maps(tmp_path):
     compare(Explainer(backend, **SETTINGS)(PICTURE), Explainer(confident_detector(), **SETTINGS)(PICTURE))
 
 
-@pytest.mark.parametrize("names", [["ant"], {"1": "ant", "2": "bee", "3": "cat"}])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["ant"],
+        pytest.param(
+            {"1": "ant", "2": "bee", "3": "cat"},
+            marks=pytest.mark.skipif(IN_STOCK, reason="stock YOLOv5 opens no export whose names begin at 1"),
+        ),
+    ],
+)
 def test_an_export_with_odd_names_has_one_for_each_class(names, tmp_path):
     extra = {"config.txt": json.dumps({"stride": 8, "names": names})}
     path = str(tmp_path / "odd.torchscript")
