@@ -78,13 +78,18 @@ def take_over(job, results, findings, report) -> None:
     for path in job.gone:
         findings.skip(path, "the source no longer holds it, so that nothing can be shown of it")
     if job.again is not None:
-        with closing(job.again), source_progress(job.again) as frames:
-            for frame in frames:
-                answer = answer_to(frame, job, findings)
-                if answer is not None:
-                    show_in_overviews(frame, answer, list(answer.rows()), findings, report)
+        look_again(job, findings, report)
     if report is not None:
         report.left_out += job.not_again
+
+
+def look_again(job, findings, report) -> None:
+    """Explain once more what the page and the suspects show of finished images."""
+    with closing(job.again), source_progress(job.again) as frames:
+        for frame in frames:
+            answer = answer_to(frame, job, findings)
+            if answer is not None:
+                show_in_overviews(frame, answer, list(answer.rows()), findings, report)
 
 
 def explain_frames(job, results, findings, report, writing: WriteBehind) -> None:
