@@ -108,6 +108,7 @@ class Planner:
     chosen   the indices of the classes to explain
     strides  of each level of the detector
     layers   for each level, the names of the layers that its detections are read from
+    own_rows whether a detection stands for its own prediction alone
     """
 
     settings: Settings
@@ -115,6 +116,7 @@ class Planner:
     chosen: frozenset[int]
     strides: tuple[int | None, ...]
     layers: tuple[Names, ...]
+    own_rows: bool = False
 
     def plan(self, subjects: Subjects) -> Plan:
         """Return what is asked: each subject by its matched predictions, or the classes by all predictions."""
@@ -130,10 +132,14 @@ class Planner:
             for index, detection in enumerate(subjects.detections)
         ]
         indices = torch.tensor(classes, dtype=torch.long, device=boxes.device)
+        rows = [detection.row if detection.was_predicted else -1 for detection in subjects.detections]
+        own = torch.tensor(rows, dtype=torch.long, device=boxes.device) if self.own_rows else None
 
         def target(seen: Recording, view: View) -> Target:
             there = view.boxes(boxes, seen.image.shape[3])
-            return self.method.target(seen.predictions, there, indices, self.settings.backprop_array)
+            # Another view of the image has predictions of its own.
+            known = own if view == PLAIN[0] else None
+            return self.method.target(seen.predictions, there, indices, self.settings.backprop_array, known)
 
         return Plan(questions, questions, target)
 
@@ -212,7 +218,7 @@ class Attributor:
         self.layers = self.method.evidence.layers(detector, settings.layer, self.method.place)
         self.sight = sight_of(detector, settings, self.method.evidence, self.layers)
         by_level = self.layers.by_level
-        self.planner = Planner(settings, self.method, chosen, detector.strides, by_level)
+        self.planner = Planner(settings, self.method, chosen, detector.strides, by_level, detector.own_rows)
 
     def __call__(self, seen: Seen, subjects: Subjects) -> tuple[Attribution, list[Question]]:
         """Return the answer for a recorded pass, and the question in it that explains each subject."""

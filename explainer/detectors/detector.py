@@ -146,15 +146,19 @@ class Detector(ABC):
     names        the class names by index
     strides      for each level, pixels of the input per cell; None where that is not known
     stride       an input's height and width are multiples of it
+    usual_size   the side of its inputs in pixels where none is asked for
     rectangular  whether it takes inputs of any height and width
     reads_layers whether its layers can be read at all; else only black-box methods apply
+    own_rows     whether a detection stands for its own prediction alone, not for the ten that overlap its box most
     """
 
     names: dict[int, str]
     strides: tuple[int | None, ...] = (None,)
     stride: int = 32
+    usual_size = 640
     rectangular = True
     reads_layers = True
+    own_rows = False
 
     @property
     @abstractmethod
@@ -223,8 +227,8 @@ class Detector(ABC):
         """Give the detector that an explanation is to use, in this thread alone, as long as it takes."""
         yield self
 
-    def input_size(self, imgsz: tuple[int, int]) -> tuple[int, int]:
-        """Return the height and width of an input: multiples of the stride."""
+    def input_size(self, imgsz: tuple[int, int] | None) -> tuple[int, int]:
+        """Return the height and width of an input: multiples of the stride. imgsz: what is asked for, None for the usual."""
         from utils.general import check_img_size
 
-        return tuple(check_img_size(list(imgsz), s=self.stride))
+        return tuple(check_img_size(list(imgsz or (self.usual_size, self.usual_size)), s=self.stride))

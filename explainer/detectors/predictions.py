@@ -205,6 +205,11 @@ class Detection:
         """Whether the model detected it, so that it is neither a box of the user's nor below the threshold."""
         return self.outcome not in NOT_FOUND
 
+    @property
+    def was_predicted(self) -> bool:
+        """Whether its box is that of its prediction, so that it is neither the user's nor a label's."""
+        return self.outcome not in (MISS, GIVEN)
+
     def columns(self) -> dict[str, object]:
         """Return what tables say of it, by the name of the column."""
         x1, y1, x2, y2 = self.xyxy.tolist()
@@ -260,9 +265,7 @@ class Kept:
         self, recording: Recording, letterbox: Letterbox, names: dict[int, str], strides: tuple[int | None, ...]
     ) -> list[Detection]:
         """Return them as detections in the image. names: of the classes by index; strides: of the levels."""
-        from utils.general import scale_boxes
-
-        in_image = scale_boxes(letterbox.input_size, self.boxes_xyxy.clone(), letterbox.image_size).cpu().numpy()
+        in_image = letterbox.boxes_to_image(self.boxes_xyxy.float().cpu().numpy())
         rows, columns = self.rows.tolist(), (self.confidences.tolist(), self.classes.tolist())
         levels = [recording.level_of(row) for row in rows]
         return [

@@ -1,8 +1,9 @@
 """What is explained in an image, as scores of predictions: detections, what sets a class apart, classes, similarity.
 
 A maker of targets takes the predictions (N) of an image, the boxes (D, 4) xyxy in input pixels and the classes (D,) int64 of
-what is explained, and the items of it, and returns a `Target`: one score for each. The ten predictions that overlap a box
-most stand for it (`match`); they and their weights are constants of the score, and no part of what is explained.
+what is explained, the items of it, and where they are known the rows of its own predictions, and returns a `Target`: one
+score for each. The ten predictions that overlap a box most stand for it, or its own alone (`match`); they and their weights
+are constants of the score, and no part of what is explained.
 
 Importing this module imports no torch: the table of methods, which the command's help is made of, is built on it.
 """
@@ -52,17 +53,23 @@ class Matches:
         return self.rows.gather(1, self.weights.argmax(dim=1, keepdim=True))[:, 0]
 
 
-def match(predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor) -> Matches:
+def match(predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, own: Tensor | None = None) -> Matches:
     """Return the predictions that stand for each box and class.
 
     Of the ten with the highest overlap with the box those count whose best class is the box's; if there is none, the
     single best by overlap. Their weights are the softmax of the overlaps.
+    own: (D,) int64, the row of the prediction that stands for a box alone, -1 where those around it do.
     """
+    if own is not None and (own >= 0).all():
+        return Matches(own[:, None], own.new_ones((len(own), 1), dtype=boxes_xyxy.dtype), classes)
     overlap = iou(boxes_xyxy, predictions.boxes_xywh)
     overlap, rows = overlap.topk(min(NEIGHBOURS, overlap.shape[1]), dim=1)
     counts = predictions.probabilities[rows].argmax(dim=2) == classes[:, None]
     counts[:, 0] |= ~counts.any(dim=1)
     weights = overlap.masked_fill(~counts, -np.inf).softmax(dim=1)
+    if own is not None:
+        known = own >= 0
+        rows[known, 0], weights[known] = own[known], weights.new_tensor([1.0] + [0.0] * (rows.shape[1] - 1))
     return Matches(rows, weights, classes)
 
 
@@ -101,9 +108,11 @@ def log_scores_with_slopes(
     return read.clamp_min(SMALLEST).log().sum(dim=-1), predictions.slopes(items, matches.classes, each)
 
 
-def detections_target(predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, items: tuple[str, ...]) -> Target:
+def detections_target(
+    predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, items: tuple[str, ...], own: Tensor | None = None
+) -> Target:
     """Return the scores of D detections: the logarithm of the items of their matched predictions."""
-    matches = match(predictions, boxes_xyxy, classes)
+    matches = match(predictions, boxes_xyxy, classes, own)
     return Target(
         matches.rows,
         lambda chosen: log_scores(chosen, matches, items),
@@ -111,7 +120,9 @@ def detections_target(predictions: Predictions, boxes_xyxy: Tensor, classes: Ten
     )
 
 
-def finer_target(predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, items: tuple[str, ...]) -> Target:
+def finer_target(
+    predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, items: tuple[str, ...], own: Tensor | None = None
+) -> Target:
     """Return how far each detection's class c stands out among the three classes i that come closest to it.
 
     The score is the mean of logit(p_c) - logit(p_i), weighted with p_i. The probabilities are those of the matched
@@ -119,7 +130,7 @@ def finer_target(predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, 
     Logits, since the gradient of log(p_c) vanishes for the sure detections that are asked about.
     Finer-CAM, https://arxiv.org/abs/2501.11309.
     """
-    matches = match(predictions, boxes_xyxy, classes)
+    matches = match(predictions, boxes_xyxy, classes, own)
     return Target(matches.rows, lambda chosen: finer_scores(chosen, matches))
 
 
@@ -142,11 +153,13 @@ class ItemsTarget(Target):
     items: int
 
 
-def items_target(predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, items: tuple[str, ...]) -> ItemsTarget:
+def items_target(
+    predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, items: tuple[str, ...], own: Tensor | None = None
+) -> ItemsTarget:
     """Return the score of each item of each detection: D times the items."""
     import torch
 
-    matches = match(predictions, boxes_xyxy, classes)
+    matches = match(predictions, boxes_xyxy, classes, own)
 
     def of_each(function: Callable, chosen: Predictions) -> list:
         # Each score reads rows of its own, so that the gradients of all of them can be taken at once.
@@ -171,9 +184,11 @@ class BoxesTarget(Target):
     boxes_xyxy: Tensor
 
 
-def boxes_target(predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, items: tuple[str, ...]) -> BoxesTarget:
+def boxes_target(
+    predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, items: tuple[str, ...], own: Tensor | None = None
+) -> BoxesTarget:
     """Return the scores of D detections, as `detections_target` has them, and their boxes."""
-    scores = detections_target(predictions, boxes_xyxy, classes, items)
+    scores = detections_target(predictions, boxes_xyxy, classes, items, own)
     return BoxesTarget(scores.rows, scores.score, scores.with_slopes, boxes_xyxy=boxes_xyxy)
 
 
@@ -200,14 +215,14 @@ def summed_probability(predictions: Predictions, classes: list[int]) -> Tensor:
 
 
 def similarity_target(
-    predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, items: tuple[str, ...]
+    predictions: Predictions, boxes_xyxy: Tensor, classes: Tensor, items: tuple[str, ...], own: Tensor | None = None
 ) -> BoxesTarget:
     """Return how much is left of D detections: their similarity with all predictions.
 
     A detection is known by its box and the class probabilities of its prediction. A box that the model does not predict,
     since it was given, stands for its class alone.
     """
-    rows = match(predictions, boxes_xyxy, classes).heaviest
+    rows = match(predictions, boxes_xyxy, classes, own).heaviest
     own = predictions.at(rows)
     predicted = (iou(boxes_xyxy, own.boxes_xywh).diagonal() > SAME_BOX) & (own.probabilities.argmax(dim=1) == classes)
     alone = own.probabilities.new_zeros(own.probabilities.shape).scatter_(1, classes[:, None], 1)

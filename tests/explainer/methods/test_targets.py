@@ -67,6 +67,16 @@ def test_without_a_prediction_of_the_class_the_one_with_the_highest_overlap_coun
     assert matches.weights[0].tolist() == [1, 0]
 
 
+def test_a_prediction_that_is_known_to_be_a_boxes_own_counts_alone():
+    boxes, classes = BOX.expand(2, 4), torch.tensor([0, 0])
+    matches = match(PREDICTIONS, boxes, classes, torch.tensor([1, 3]))
+    assert (matches.rows.tolist(), matches.weights.tolist()) == ([[1], [3]], [[1.0], [1.0]])
+    together = match(PREDICTIONS, boxes, classes, torch.tensor([-1, 3]))
+    around = match(PREDICTIONS, BOX, classes[:1])
+    torch.testing.assert_close((together.rows[0], together.weights[0]), (around.rows[0], around.weights[0]))
+    assert (together.heaviest[1].item(), together.weights[1].tolist()) == (3, [1.0, 0.0, 0.0, 0.0])
+
+
 def test_at_most_ten_predictions_are_read():
     matches = match(PREDICTIONS.at([0] * 25), BOX, torch.tensor([0]))
     assert matches.rows.shape == (1, 10)
