@@ -82,9 +82,9 @@ class Settings:
     use_old_target_method: bool = option(
         False, "score = sum of all raw probabilities of the chosen classes, not the detections", group="question"
     )
-    imgsz: int | tuple = option(
-        640,
-        "inference size in pixels: one side, or height and width",
+    imgsz: int | tuple | None = option(
+        None,
+        "inference size in pixels: one side, or height and width; without it the model's own, 640 for a YOLO",
         group="model and source",
         nargs="+",
         type=int,
@@ -208,8 +208,10 @@ class Settings:
         name = entry.strip()
         return int(name) if name.lstrip("+-").isdecimal() else name
 
-    def _height_and_width(self) -> tuple[int, int]:
-        """Return `imgsz` as (height, width)."""
+    def _height_and_width(self) -> tuple[int, int] | None:
+        """Return `imgsz` as (height, width), None for the model's own."""
+        if self.imgsz is None:
+            return None
         sides = as_tuple(self.imgsz)
         if len(sides) not in (1, 2):
             raise UsageError(f"--imgsz takes one side, or height and width; given: {' '.join(map(str, sides))}")

@@ -29,7 +29,6 @@ from explainer.detectors.predictions import (
     confidence_text,
 )
 from explainer.files.labels import Box
-from explainer.maps.heatmaps import Letterbox
 from explainer.methods.targets import iou, match, values
 from explainer.settings import Settings
 
@@ -129,7 +128,8 @@ def given(seen: Seen, boxes: list[Box], outcome: str) -> Subjects:
     the most weight.
     """
     predictions, detector = seen.recording.predictions, seen.detector
-    places = to_input(boxes, seen.letterbox).to(predictions.boxes_xywh)
+    corners = np.float32([box.xyxy for box in boxes]).reshape(-1, 4)
+    places = torch.from_numpy(seen.letterbox.boxes_to_input(corners)).to(predictions.boxes_xywh)
     if not boxes:
         return Subjects([], places)
     classes = torch.tensor([box.class_index for box in boxes], dtype=torch.long, device=places.device)
@@ -156,15 +156,6 @@ def remark_on(name: str, said: str, overlap: float) -> str:
     if said != name:
         return f"none of the raw predictions closest to it says {name}; the closest one says {said}"
     return ""
-
-
-def to_input(boxes: list[Box], letterbox: Letterbox) -> Tensor:
-    """Return boxes in pixels of the image as boxes (D, 4) in pixels of the network's input: what scale_boxes takes back."""
-    corners = torch.tensor([box.xyxy.tolist() for box in boxes], dtype=torch.float32).reshape(-1, 4)
-    (height, width), (input_height, input_width) = letterbox.image_size, letterbox.input_size
-    gain = min(input_height / height, input_width / width)
-    edge = torch.tensor([input_width - width * gain, input_height - height * gain]) / 2
-    return corners * gain + edge.repeat(2)
 
 
 def judge(detections: list[Detection], labels: list[Box]) -> tuple[list[str], list[Box]]:

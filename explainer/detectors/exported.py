@@ -37,8 +37,8 @@ class Exported(Letterboxing):
 
     reads_layers = False
 
-    def __init__(self, backend: nn.Module, imgsz: tuple[int, int]):
-        """Look at the predictions for an empty image. imgsz: the (height, width) that is asked for.
+    def __init__(self, backend: nn.Module, imgsz: tuple[int, int] | None):
+        """Look at the predictions for an empty image. imgsz: the (height, width) that is asked for, None for the usual.
 
         UsageError for a model that does not take images of that size, or that is no YOLOv5 detector.
         """

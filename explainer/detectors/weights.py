@@ -79,10 +79,10 @@ def open_model(
     return models[0] if len(models) == 1 else nn.ModuleList(models)
 
 
-def detector_of(model, imgsz: tuple[int, int]) -> Detector:
+def detector_of(model, imgsz: tuple[int, int] | None) -> Detector:
     """Return what is explained of a model: the model itself, loaded, or what `open_model` takes; a Detector as it is.
 
-    imgsz: the (height, width) that is asked for, which an exported model may not take.
+    imgsz: the (height, width) that is asked for, None for the usual, which an exported model may not take.
     """
     if isinstance(model, Detector):
         return model

@@ -32,6 +32,33 @@ class Letterbox:
     left: int
 
     @property
+    def gains(self) -> tuple[float, float]:
+        """Pixels of the input per pixel of the image, across and down: alike, as in YOLOv5's scale_boxes."""
+        gain = min(inner / outer for inner, outer in zip(self.input_size, self.image_size, strict=True))
+        return gain, gain
+
+    @property
+    def corner(self) -> tuple[float, float]:
+        """Where the image begins in the input, (x, y) in pixels and fractions of them: it lies in the middle."""
+        (height, width), (gain, _) = self.image_size, self.gains
+        return (self.input_size[1] - width * gain) / 2, (self.input_size[0] - height * gain) / 2
+
+    def boxes_to_image(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return boxes (D, 4), float32, in pixels of the input as boxes in pixels of the image, clipped to it."""
+        height, width = self.image_size
+        moved = [
+            np.clip((side - start) / gain, 0, end)
+            for side, start, gain, end in zip(
+                boxes_xyxy.T, self.corner * 2, self.gains * 2, (width, height) * 2, strict=True
+            )
+        ]
+        return np.stack(moved, axis=1).astype(np.float32)
+
+    def boxes_to_input(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Return boxes (D, 4), float32, in pixels of the image as boxes in pixels of the input: the way back."""
+        return boxes_xyxy * np.float32(self.gains * 2) + np.float32(self.corner * 2)
+
+    @property
     def content_pixels(self) -> tuple[slice, slice]:
         """The rows and columns of the network's input that hold the image."""
         height, width = self.content_size
@@ -61,6 +88,20 @@ class Letterbox:
         import cv2
 
         return cv2.resize(content, self.image_size[::-1])
+
+
+class Stretched(Letterbox):
+    """An image that fills its part of the input to the pixel, with a gain of its own for each axis."""
+
+    @property
+    def gains(self) -> tuple[float, float]:
+        """Pixels of the input per pixel of the image, across and down."""
+        return self.content_size[1] / self.image_size[1], self.content_size[0] / self.image_size[0]
+
+    @property
+    def corner(self) -> tuple[float, float]:
+        """Where the image begins in the input, (x, y) in pixels."""
+        return self.left, self.top
 
 
 def normalise(cam: np.ndarray, part: np.ndarray | None = None) -> np.ndarray:

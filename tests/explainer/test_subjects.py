@@ -14,11 +14,9 @@ from explainer.detectors.predictions import Detection, Predictions, confidence_t
 from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.files.labels import Box
-from explainer.maps.heatmaps import Letterbox
 from explainer.methods.catalogue import METHODS
 from explainer.pictures.drawing import Style, caption
-from explainer.subjects import Subjects, best_confidence, judge, overlaps, remark_on, to_input
-from utils.general import scale_boxes
+from explainer.subjects import Subjects, best_confidence, judge, overlaps, remark_on
 
 # The network's input is the picture itself: no letterbox lies between a box in the image and one in the input.
 PICTURE = picture(64, 96)
@@ -123,15 +121,6 @@ def test_what_is_explained_of_a_box_can_be_chosen(raw):
     rows, weights = plain_match(ASKED[1][:4], 1, raw)
     expected = ((weights * raw[rows, 4]).sum() * (weights * raw[rows, 2]).sum()).log()
     assert entry.score == pytest.approx(expected.item(), rel=1e-4)
-
-
-@pytest.mark.parametrize("image_size", [(720, 1280), (99, 41), (33, 500)])
-def test_boxes_move_into_the_input_as_those_of_detections_move_out_of_it(image_size):
-    height, width = image_size
-    xyxy = np.float32([0.2 * width, 0.3 * height, 0.9 * width, 0.8 * height])
-    place = Letterbox(image_size, (384, 640), (384, 640), 0, 0)
-    back = scale_boxes(place.input_size, to_input([Box(xyxy, 0)], place), image_size)
-    np.testing.assert_allclose(back[0].numpy(), xyxy, atol=1e-2)
 
 
 def test_a_class_is_given_by_name_or_index_and_one_box_is_a_list_of_one():

@@ -8,7 +8,17 @@ from scenes import confident_detector
 
 from explainer.detectors.yolov5 import YOLOv5
 from explainer.errors import UnreadableImageError
-from explainer.maps.heatmaps import Letterbox, heatmap_of, hottest, keep_hottest, normalise, peak, pixels_in_box
+from explainer.maps.heatmaps import (
+    Letterbox,
+    Stretched,
+    heatmap_of,
+    hottest,
+    keep_hottest,
+    normalise,
+    peak,
+    pixels_in_box,
+)
+from utils.general import scale_boxes
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +115,28 @@ def test_the_peak_is_given_as_x_and_y_and_an_empty_map_has_none():
     assert peak(heatmap) is None
     heatmap[3, 1] = 0.5
     assert peak(heatmap) == (1, 3)
+
+
+# Boxes between the image and the input
+
+
+@pytest.mark.parametrize("image_size", [(720, 1280), (99, 41), (33, 500)])
+def test_boxes_leave_the_input_as_scale_boxes_moves_them_to_the_bit(image_size):
+    place = Letterbox(image_size, (384, 640), (384, 640), 0, 0)
+    boxes = np.random.default_rng(0).uniform(-50, 700, (200, 4)).astype(np.float32)
+    expected = scale_boxes(place.input_size, torch.from_numpy(boxes.copy()), image_size).numpy()
+    np.testing.assert_array_equal(place.boxes_to_image(boxes), expected)
+
+
+@pytest.mark.parametrize("kind", [Letterbox, Stretched])
+@pytest.mark.parametrize("image_size", [(720, 1280), (99, 41), (33, 500)])
+def test_boxes_move_into_the_input_as_those_of_detections_move_out_of_it(kind, image_size):
+    height, width = image_size
+    xyxy = np.float32([[0.2 * width, 0.3 * height, 0.9 * width, 0.8 * height]])
+    place = kind(image_size, (384, 640), (300, 600), 7, 9)
+    np.testing.assert_allclose(place.boxes_to_image(place.boxes_to_input(xyxy)), xyxy, atol=1e-2)
+
+
+def test_a_stretched_image_fills_its_part_of_the_input():
+    place = Stretched((100, 200), (320, 320), (300, 310), 4, 6)
+    np.testing.assert_allclose(place.boxes_to_input(np.float32([[0, 0, 200, 100]])), [[6, 4, 316, 304]])
