@@ -12,6 +12,7 @@ anchor, then y, then x.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from explainer.detectors.detector import Rerun, Scores
-from explainer.detectors.layers import Above, Level, head_inputs_of
+from explainer.detectors.layers import Level
 from explainer.detectors.predictions import Predictions, Recording, Target
 from explainer.detectors.white_box import WhiteBox, curvatures, images_at_once
 
@@ -51,7 +52,7 @@ class HeadRecording(Recording):
 class HeadScores(Scores):
     """Scores as functions of the head's inputs: what both kinds share.
 
-    detector a YOLOv5, which knows its heads, their levels and the columns of their predictions
+    detector knows the head, and how its inputs follow from images and from layers below: `head_inputs` and `above`
     at_head  whether layers that feed the head count for what the head alone makes of them
     levels   the numbers of the head inputs that the scores depend on
     """
@@ -128,7 +129,7 @@ class HeadScores(Scores):
         level = next((index for index, tensor in enumerate(inputs) if tensor is activations), None)
         if self.at_head and level is not None:
             return Rerun(self.base[level], CELLS_AT_ONCE, lambda features: self._at_level(level, features))
-        above = Above(self.detector, self.recording, layer, self.levels)
+        above = self.detector.above(self.recording, layer, self.levels)
         return Rerun(activations.detach(), self.at_once, lambda changed: self._above(above, changed))
 
     @torch.no_grad()
@@ -137,14 +138,14 @@ class HeadScores(Scores):
         return self.of_features([*self.base[:level], features, *self.base[level + 1 :]])
 
     @torch.no_grad()
-    def _above(self, above: Above, activations: Tensor) -> Tensor:
+    def _above(self, above: Callable[[Tensor], list[Tensor]], activations: Tensor) -> Tensor:
         """Return the scores (B, D) with other activations of a layer, running what lies above it."""
-        return self.of_features(self.select(above.head_inputs(activations))).expand(len(activations), -1)
+        return self.of_features(self.select(above(activations))).expand(len(activations), -1)
 
     @torch.no_grad()
     def of_images(self, images: Tensor) -> Tensor:
         """Return the scores (B, D) of other images (B, 3, h, w); only what the scores depend on is run."""
-        inputs = head_inputs_of(self.detector, images, self.levels)
+        inputs = self.detector.head_inputs(images, self.levels)
         known = [new if new is not None else old for new, old in zip(inputs, self.recording.head_inputs, strict=True)]
         return self.of_features(self.select(known))
 

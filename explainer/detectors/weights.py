@@ -87,11 +87,15 @@ def detector_of(model, imgsz: tuple[int, int] | None) -> Detector:
     if isinstance(model, Detector):
         return model
     from explainer.detectors.exported import Exported, exported_backend
+    from explainer.detectors.torchvision_models import pyramidal
     from explainer.detectors.yolov5 import YOLOv5
 
     opened = open_model(model)
     backend = exported_backend(opened)
-    return YOLOv5(opened) if backend is None else Exported(backend, imgsz)
+    if backend is not None:
+        return Exported(backend, imgsz)
+    kind = pyramidal(opened) or YOLOv5
+    return kind(opened)
 
 
 def load(path: str | Path, device, half: bool, trust: bool):

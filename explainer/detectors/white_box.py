@@ -332,14 +332,18 @@ def letterboxed(
     """
     from utils.augmentations import letterbox
 
+    check_wide_enough(image_rgb, max(input_size))
     height, width = image_rgb.shape[:2]
-    if min(height / width, width / height) * max(input_size) < 0.5:
-        raise UnreadableImageError(
-            f"an image of {width}x{height} pixels is too narrow for an input of {max(input_size)}"
-        )
     boxed, _, (pad_x, pad_y) = letterbox(image_rgb, input_size, stride=stride, auto=rectangular)
     content = boxed.shape[0] - round(2 * pad_y), boxed.shape[1] - round(2 * pad_x)
     return boxed, Letterbox((height, width), boxed.shape[:2], content, round(pad_y - 0.1), round(pad_x - 0.1))
+
+
+def check_wide_enough(image_rgb: np.ndarray, longest: int) -> None:
+    """Raise UnreadableImageError for an image that nothing is left of when its longer side is made `longest` pixels."""
+    height, width = image_rgb.shape[:2]
+    if min(height / width, width / height) * longest < 0.5:
+        raise UnreadableImageError(f"an image of {width}x{height} pixels is too narrow for an input of {longest}")
 
 
 def as_input(image_rgb: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -223,10 +223,12 @@ def similarity_target(
     since it was given, stands for its class alone.
     """
     rows = match(predictions, boxes_xyxy, classes, own).heaviest
-    own = predictions.at(rows)
-    predicted = (iou(boxes_xyxy, own.boxes_xywh).diagonal() > SAME_BOX) & (own.probabilities.argmax(dim=1) == classes)
-    alone = own.probabilities.new_zeros(own.probabilities.shape).scatter_(1, classes[:, None], 1)
-    directions = normalised(own.probabilities.where(predicted[:, None], alone))
+    best = predictions.at(rows)
+    predicted = (iou(boxes_xyxy, best.boxes_xywh).diagonal() > SAME_BOX) & (best.probabilities.argmax(dim=1) == classes)
+    if own is not None:
+        predicted |= own >= 0
+    alone = best.probabilities.new_zeros(best.probabilities.shape).scatter_(1, classes[:, None], 1)
+    directions = normalised(best.probabilities.where(predicted[:, None], alone))
     return BoxesTarget(None, lambda several: similarities(several, boxes_xyxy, directions), boxes_xyxy=boxes_xyxy)
 
 

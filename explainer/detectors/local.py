@@ -1,0 +1,236 @@
+"""Scores that follow from a pyramid of maps: through the whole head, or from the few parts of it that they depend on.
+
+The score of a region reads the region alone, that of an anchor a window of cells around its own. Where a head can be run on
+such parts, one backward pass of it gives the gradients of all scores at once, and taking a channel from a map is taking it
+from them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from explainer.detectors.detector import Rerun
+from explainer.detectors.head import CELLS_AT_ONCE, HeadGradient, HeadScores
+from explainer.detectors.predictions import Predictions, Recording, Target
+from explainer.detectors.white_box import WhiteBox
+from explainer.errors import UsageError
+
+# What the levels of a pyramid are called, before their number.
+LEVEL = "pyramid."
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a head makes of one image.
+
+    predictions  N of them, ordered by level
+    ends         for each level, the index after the last of its predictions
+    origins      (N, 4) float32, the region or anchor that each prediction starts from, xyxy in input pixels
+    labels       (N,) int64, of regions, which have a box for each class: the class whose box it is; else None
+    """
+
+    predictions: Predictions
+    ends: tuple[int, ...]
+    origins: Tensor
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidRecording(Recording):
+    """A recording of a detector with a pyramid.
+
+    head_inputs  the pyramid, (1, C, h, w) each; the activations have a graph up to it
+    found        what the head made of it
+    """
+
+    head_inputs: tuple[Tensor, ...]
+    found: Found
+
+
+class Local:
+    """The parts of the pyramid that some predictions depend on, cut out and run by themselves.
+
+    rows      (D, k) int64, the predictions
+    of_level  for each map of the pyramid, which of the R = D k parts lie in it: int64 (R_l,)
+    """
+
+    rows: Tensor
+    of_level: list[Tensor]
+
+    @abstractmethod
+    def cut(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Return the parts (B, R_l, C, a, b) of each map (B or 1, C, h, w) of a pyramid; of those without any (B, 0, ...)."""
+
+    @abstractmethod
+    def predictions(self, parts: list[Tensor]) -> Predictions:
+        """Return the predictions (B, D, k) that the head makes of parts."""
+
+    @abstractmethod
+    def spread(self, level: int, numbers: Tensor, gradients: Tensor) -> Tensor:
+        """Return as a map (1, C, h, w) what was found at parts: (R', C, a, b) at those of a level with these numbers."""
+
+
+class PyramidScores(HeadScores):
+    """Scores that depend on all of the pyramid, through the whole head."""
+
+    recording: PyramidRecording
+
+    @property
+    def values(self) -> Tensor:
+        """What the target gives for the image as it is, (D,)."""
+        return self._graph[0].detach()
+
+    @property
+    def levels(self) -> list[int]:
+        """The numbers of the maps that the scores depend on: all."""
+        return list(range(len(self.recording.head_inputs)))
+
+    def select(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Return the maps as they are."""
+        return list(inputs)
+
+    def of_features(self, features: list[Tensor]) -> Tensor:
+        """Return the scores (B, D) that a pyramid gives."""
+        batch = max(len(tensor) for tensor in features)
+        maps = [tensor.expand(batch, -1, -1, -1) for tensor in features]
+        found = self.detector.found(maps, tuple(self.recording.image.shape[2:]))
+        return self.target.of(as_batch([each.predictions for each in found]))
+
+    @cached_property
+    def _graph(self) -> tuple[Tensor, list[Tensor]]:
+        """The scores (D,) with their graph, and its leaves: the pyramid."""
+        leaves = [tensor.detach().requires_grad_() for tensor in self.recording.head_inputs]
+        with torch.enable_grad():
+            return self.of_features(leaves)[0], leaves
+
+    def head_gradient(self, index: int) -> HeadGradient:
+        """Return the gradient (1, C, h, w) of one score at each map, None where it is zero."""
+        scores, leaves = self._graph
+        gradients = torch.autograd.grad(scores[index], leaves, retain_graph=True, allow_unused=True)
+        return [gradient if gradient is not None and gradient.any() else None for gradient in gradients]
+
+
+class LocalScores(HeadScores):
+    """Scores that depend on a few parts of the pyramid, taken from those alone.
+
+    Each score reads parts of its own, so that one backward pass of the head gives the gradients of all of them.
+    """
+
+    recording: PyramidRecording
+
+    def __init__(self, detector: WhiteBox, recording: PyramidRecording, target: Target, parts: Local):
+        super().__init__(detector, recording, target, at_head=True)
+        self.parts = parts
+        self._owners = [numbers // target.rows.shape[1] for numbers in parts.of_level]
+
+    @property
+    def values(self) -> Tensor:
+        """What the target gives for the image as it is, (D,)."""
+        return self.baseline
+
+    @property
+    def levels(self) -> list[int]:
+        """The numbers of the maps that the scores depend on."""
+        return [level for level, numbers in enumerate(self.parts.of_level) if len(numbers)]
+
+    def select(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Return the parts (B, R_l, C, a, b) of each map."""
+        return self.parts.cut(list(inputs))
+
+    def of_features(self, features: list[Tensor]) -> Tensor:
+        """Return the scores (B, D) that parts give."""
+        return self.target.score(self.parts.predictions(features))
+
+    @cached_property
+    def _at_parts(self) -> list[Tensor]:
+        """The gradient of the scores at the parts of each map, (R_l, C, a, b)."""
+        leaves = [part.detach().requires_grad_() for part in self.base]
+        with torch.enable_grad():
+            total = self.of_features(leaves)[0].sum()
+        return [each[0] for each in torch.autograd.grad(total, leaves, materialize_grads=True)]
+
+    def head_gradient(self, index: int) -> HeadGradient:
+        """Return the gradient (1, C, h, w) of one score at each map of the pyramid, None where it is zero."""
+        return [self._spread(level, index, self._at_parts[level]) for level in range(len(self._owners))]
+
+    def _spread(self, level: int, index: int, at_parts: Tensor) -> Tensor | None:
+        """Return as a map (1, C, h, w) what was found at the parts of one score in a level; None if it is zero there."""
+        own = self._owners[level] == index
+        if not own.any() or not at_parts[own].any():
+            return None
+        return self.parts.spread(level, self.parts.of_level[level][own], at_parts[own])
+
+    @cached_property
+    def _curvature_at_parts(self) -> list[tuple[Tensor, Tensor]]:
+        """The gradient at the parts of each map, and the product of the Hessian and the parts."""
+        leaves = [part.detach().requires_grad_() for part in self.base]
+        with torch.enable_grad():
+            total = self.of_features(leaves)[0].sum()
+            slopes = torch.autograd.grad(total, leaves, create_graph=True, materialize_grads=True)
+        known = [slope if slope.requires_grad else slope.detach().requires_grad_() for slope in slopes]
+        products = torch.autograd.grad(
+            known, leaves, [leaf.detach() for leaf in leaves], allow_unused=True, materialize_grads=True
+        )
+        return [(slope.detach()[0], product[0]) for slope, product in zip(slopes, products, strict=True)]
+
+    def curvatures(self, index: int, layers: tuple[str, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the gradient of one score at each level of the pyramid, and the product of its Hessian and the activations.
+
+        To cut out a part is linear, so that both are those at the parts, put back. UsageError for layers below the pyramid.
+        """
+        found = []
+        for name in layers:
+            if not is_level(name):
+                raise UsageError(
+                    f"layer '{name}': second derivatives of this model are known at its pyramid alone; "
+                    f"try --layer {LEVEL}{self.levels[0]}"
+                )
+            level = int(name.removeprefix(LEVEL))
+            maps = [self._spread(level, index, each) for each in self._curvature_at_parts[level]]
+            like = self.recording.head_inputs[level]
+            found.append(tuple(np.zeros(like.shape, np.float32) if each is None else as_float(each) for each in maps))
+        return found
+
+    @torch.no_grad()
+    def rerun(self, layer: str) -> Rerun:
+        """Return what lies above a layer; of a level of the pyramid, the head alone."""
+        if not is_level(layer):
+            return super().rerun(layer)
+        level = int(layer.removeprefix(LEVEL))
+        # Channels in front, as in any layer's activations.
+        at_once = max(1, CELLS_AT_ONCE // max(1, self.base[level].shape[1]))
+        return Rerun(
+            self.base[level].transpose(1, 2), at_once, lambda parts: self._at_level(level, parts.transpose(1, 2))
+        )
+
+
+def is_level(layer: str) -> bool:
+    """Return whether a layer is a level of the pyramid, not a module below it."""
+    return layer.startswith(LEVEL)
+
+
+def as_batch(several: list[Predictions]) -> Predictions:
+    """Return the predictions of some images as those of a batch (B, N): images with fewer have zeros behind theirs."""
+    most = max(len(each.boxes_xywh) for each in several)
+
+    def of_all(tensors: list[Tensor]) -> Tensor:
+        return torch.stack([
+            torch.cat((each, each.new_zeros((most - len(each), *each.shape[1:])))) if len(each) < most else each
+            for each in tensors
+        ])  # fmt: skip
+
+    certain = None if several[0].objectness is None else of_all([each.objectness for each in several])
+    return Predictions(
+        of_all([each.boxes_xywh for each in several]), certain, of_all([each.probabilities for each in several])
+    )
+
+
+def as_float(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as a float32 array."""
+    return tensor.detach().float().cpu().numpy()

@@ -1,0 +1,141 @@
+"""Faster R-CNN and what is built on it: regions of interest, each of which is classified by itself.
+
+A prediction is a region together with a class: the region's box for that class, and its probabilities of all classes. Each
+region is there with its best class, and with every other that is likely enough. Its score is that of its own region: the
+region stays where the recorded pass put it, whatever is changed in the image.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from explainer.detectors.local import Found, Local, PyramidRecording
+from explainer.detectors.predictions import Predictions
+from explainer.detectors.pyramid import Pyramidal, corners_to_centres
+from explainer.errors import UsageError
+
+
+class TwoStage(Pyramidal):
+    """A torchvision model with `rpn` and `roi_heads`: FasterRCNN, MaskRCNN, KeypointRCNN."""
+
+    narrowest = 1e-2
+
+    def count_labels(self) -> int:
+        """Return how many labels the head knows, with the background."""
+        predictor = self.model.roi_heads.box_predictor
+        scores = getattr(predictor, "cls_score", None)
+        if not isinstance(scores, nn.Linear):
+            raise UsageError(
+                f"{type(predictor).__name__} has no cls_score, from which the classes of a Faster R-CNN are counted"
+            )
+        return scores.out_features
+
+    def levels_read(self) -> tuple[int, ...]:
+        """Return the numbers of the maps of the pyramid that regions are cut out of."""
+        read = getattr(self.model.roi_heads.box_roi_pool, "featmap_names", self.map_names)
+        return tuple(number for number, name in enumerate(self.map_names) if name in read)
+
+    def _named(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        """Return the maps of a pyramid by the names that the poolers know them by."""
+        return dict(zip(self.map_names, inputs, strict=True))
+
+    def pooled(self, inputs: list[Tensor], regions: list[Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Return what is cut out of a pyramid for the regions of each image: (R_1 + R_2 + ..., C, a, b)."""
+        sizes = [self.content_of(image_size)] * len(regions)
+        return self.model.roi_heads.box_roi_pool(self._named(inputs), regions, sizes)
+
+    def level_of_regions(self, regions: Tensor) -> Tensor:
+        """Return the number of the map that each region (R, 4) is cut out of, once some were."""
+        mapper = getattr(self.model.roi_heads.box_roi_pool, "map_levels", None)
+        if len(self.levels_read()) < 2 or mapper is None:
+            return torch.zeros(len(regions), dtype=torch.long, device=regions.device)
+        return mapper([regions])
+
+    def read(self, parts: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return of parts (R, C, a, b) cut out for regions (R, 4) the probabilities (R, labels) and boxes (R, labels, 4)."""
+        heads = self.model.roi_heads
+        logits, offsets = heads.box_predictor(heads.box_head(parts))
+        boxes = heads.box_coder.decode(offsets, [regions])
+        return logits.float().softmax(dim=-1), boxes.reshape(len(regions), -1, 4).float()
+
+    def found(self, inputs: list[Tensor], image_size: tuple[int, int]) -> list[Found]:
+        """Return what the head makes of pyramids (B, C, h, w) each, of inputs of this size: one entry for each image."""
+        from torchvision.models.detection.image_list import ImageList
+
+        batch = len(inputs[0])
+        empty = inputs[0].new_zeros(()).expand(batch, 3, *image_size)
+        images = ImageList(empty, [self.content_of(image_size)] * batch)
+        regions, _ = self.model.rpn(images, self._named(inputs))
+        probabilities, boxes = self.read(self.pooled(inputs, regions, image_size), torch.cat(regions))
+        counts = [len(each) for each in regions]
+        parts = zip(regions, probabilities.split(counts), boxes.split(counts), strict=True)
+        return [self._of_regions(*each) for each in parts]
+
+    def _of_regions(self, regions: Tensor, probabilities: Tensor, boxes: Tensor) -> Found:
+        """Return what the regions (P, 4) of one image say: each its best class, and all that are likely enough."""
+        labels = self.labels.to(regions.device)
+        probabilities, boxes = probabilities[:, labels], boxes[:, labels if boxes.shape[1] > 1 else [0] * len(labels)]
+        likely = probabilities.detach() > self.model.roi_heads.score_thresh
+        likely |= torch.zeros_like(likely).scatter_(1, probabilities.argmax(dim=1, keepdim=True), True)
+        owner, own = likely.nonzero().unbind(1)
+        level = self.level_of_regions(regions)[owner]
+        order = level.argsort(stable=True)
+        owner, own = owner[order], own[order]
+        ends = torch.bincount(level, minlength=len(self.levels_read())).cumsum(0).tolist()
+        predictions = Predictions(corners_to_centres(boxes[owner, own]), None, probabilities[owner])
+        return Found(predictions, tuple(ends), regions[owner], own)
+
+    def candidates(self, found: Found, confidences: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows and classes that compete: each prediction for the class of its box."""
+        rows = torch.arange(len(confidences), device=confidences.device)
+        rows = rows[chosen[rows, found.labels]]
+        return rows, found.labels[rows]
+
+    def local(self, recording: PyramidRecording, rows: Tensor) -> Local:
+        """Return the regions that predictions (D, k) depend on."""
+        return Regions(self, recording, rows)
+
+
+class Regions(Local):
+    """Regions of interest of one image, cut out of the pyramid and classified by themselves."""
+
+    def __init__(self, detector: TwoStage, recording: PyramidRecording, rows: Tensor):
+        self.detector, self.recording, self.rows = detector, recording, rows
+        flat = rows.flatten()
+        self.regions, self.labels = recording.found.origins[flat], recording.found.labels[flat]
+        levels = detector.level_of_regions(self.regions)
+        self.of_level = [(levels == level).nonzero()[:, 0] for level in range(len(recording.head_inputs))]
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return tuple(self.recording.image.shape[2:])
+
+    def cut(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Return the parts (B, R_l, C, a, b) of each map (B or 1, C, h, w) of a pyramid; of those without any (B, 0, ...)."""
+        batch = max(len(each) for each in inputs)
+        whole = [each.expand(batch, -1, -1, -1) for each in inputs]
+        parts = self.detector.pooled(whole, [self.regions] * batch, self._size)
+        parts = parts.unflatten(0, (batch, len(self.regions)))
+        return [parts[:, numbers] for numbers in self.of_level]
+
+    def predictions(self, parts: list[Tensor]) -> Predictions:
+        """Return the predictions (B, D, k) that the head makes of parts."""
+        batch, order = max(len(each) for each in parts), torch.cat(self.of_level).argsort()
+        each = torch.cat([part.expand(batch, *part.shape[1:]) for part in parts], dim=1)[:, order]
+        probabilities, boxes = self.detector.read(each.flatten(0, 1), self.regions.repeat(batch, 1))
+        labels = self.detector.labels.to(boxes.device)
+        own = labels[self.labels].repeat(batch) if boxes.shape[1] > 1 else torch.zeros_like(self.labels).repeat(batch)
+        boxes = boxes[torch.arange(len(boxes), device=boxes.device), own]
+        shape = (batch, *self.rows.shape)
+        return Predictions(
+            corners_to_centres(boxes).unflatten(0, shape), None, probabilities[:, labels].unflatten(0, shape)
+        )
+
+    def spread(self, level: int, numbers: Tensor, gradients: Tensor) -> Tensor:
+        """Return as a map (1, C, h, w) what was found at parts: (R', C, a, b) at those of a level with these numbers."""
+        maps = [each.detach() for each in self.recording.head_inputs]
+        maps[level] = maps[level].requires_grad_()
+        with torch.enable_grad():
+            parts = self.detector.pooled(maps, [self.regions[numbers]], self._size)
+        return torch.autograd.grad(parts, maps[level], gradients)[0]
