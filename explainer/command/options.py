@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from explainer.detectors.detector import PLACES
-from explainer.detectors.weights import bundled_demo, model_names
+from explainer.detectors.weights import bundled_demo, model_names, with_suffix
 from explainer.errors import UsageError, unknown
 from explainer.files.labels import written_boxes
 from explainer.methods.catalogue import METHODS
@@ -194,7 +194,7 @@ class Options(Settings):
         """Store the models to compare as a tuple; UsageError for one alone, or one twice, or other weights besides."""
         if self.compare is None:
             return
-        models = as_tuple(self.compare)
+        models = with_suffix(as_tuple(self.compare))
         if len(models) < 2:
             given = " ".join(map(str, models)) or "none"
             raise UsageError(f"--compare takes two checkpoints or more, such as best.pt last.pt; given: {given}")
@@ -246,7 +246,7 @@ def weights_and_source(weights, source, root: Path = ROOT) -> tuple:
         return demo
     if source is None:
         source = demo[1] if demo and not photos.is_dir() else photos
-    return root / "yolov5s.pt" if weights is None else weights, source
+    return root / "yolov5s.pt" if weights is None else with_suffix(weights), source
 
 
 def build_options(given: dict, kind: type = Options):

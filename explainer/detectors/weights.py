@@ -1,5 +1,6 @@
 """From what the user names as weights to a model that gradients can be taken of, or at least predictions."""
 
+import re
 import sys
 from collections.abc import Sequence
 from inspect import signature
@@ -13,13 +14,23 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO_COMMAND = "python explainer/explainer.py"
 # What the backends of this tree and of stock YOLOv5 read besides checkpoints.
 EXPORTS = (".torchscript", ".onnx", ".engine", ".xml", ".pb", ".tflite", ".mlmodel")
+# The names under which YOLOv5's own checkpoints are downloaded, which people write without their .pt, too.
+OFFICIAL = re.compile(r"yolov5[nsmlx](6|-seg|-cls)?")
 # glibc learns from blocks of up to 32 MiB, in bytes; a little of that is its own.
 LEARNT_FROM = 2**25 - 2**16
 
 
+def with_suffix(weights):
+    """Return weights, one or several, as they are, but official names such as yolov5n with their .pt."""
+    if isinstance(weights, (list, tuple)):
+        return tuple(map(with_suffix, weights))
+    is_official = isinstance(weights, (str, Path)) and OFFICIAL.fullmatch(Path(weights).name)
+    return f"{weights}.pt" if is_official else weights
+
+
 def check_weights(weights) -> tuple:
-    """Return the weights as a tuple; UsageError for files that cannot hold a model."""
-    entries = tuple(weights) if isinstance(weights, (list, tuple)) else (weights,)
+    """Return the weights as a tuple, official names with their suffix; UsageError for files that cannot hold a model."""
+    entries = with_suffix(tuple(weights) if isinstance(weights, (list, tuple)) else (weights,))
     for entry in entries:
         if not isinstance(entry, (str, Path)) or Path(entry).suffix.lower() == ".pt":
             continue

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
+from explainer.detectors.weights import with_suffix
 from explainer.errors import UsageError, unknown
 from explainer.methods.catalogue import FUSIONS, METHODS, canonical_method
 from explainer.settings import (
@@ -136,6 +137,7 @@ class Evaluation:
                 raise UsageError(
                     f"--weights takes paths, so that a run can be gone on with; given: {type(entry).__name__}"
                 )
+        set_field(self, "weights", with_suffix(self.weights))
         for name, least in (("max-det-per-image", 1), ("steps", 2), ("seed", 0)):
             check_whole_number(name, getattr(self, name.replace("-", "_")), at_least=least)
         if self.batch_size is not None:

@@ -23,8 +23,8 @@ def attempt_download(file: str | Path, repo: str = "ultralytics/yolov5", release
     """Return the path of weights: `file` itself where it exists, else after fetching it.
 
     Args:
-        file: a path; the name of official weights, alone or in a folder, which are fetched to just there; or an address
-            (http, https), which is fetched into the working folder.
+        file: a path; the name of official weights, alone or in a folder, which are fetched to just there, with or without
+            their .pt; or an address (http, https), which is fetched into the working folder.
         repo: the GitHub repository with the official weights.
         release: the tag of its release.
 
@@ -34,10 +34,16 @@ def attempt_download(file: str | Path, repo: str = "ultralytics/yolov5", release
     """
     if str(file).startswith(("http://", "https://")):
         return _fetched(Path(unquote(urlsplit(str(file)).path)).name, str(file))
-    path = Path(file)
+    path = _with_suffix(Path(file))
     if path.name not in OFFICIAL_WEIGHTS or path.exists():
         return str(_checked_existing(path))
     return _fetched(path, RELEASE_URL.format(repo=repo, release=release, name=path.name))
+
+
+def _with_suffix(path: Path) -> Path:
+    """Return a path as it is, but an official name such as yolov5n with its .pt."""
+    whole = path.with_name(f"{path.name}.pt")
+    return whole if whole.name in OFFICIAL_WEIGHTS and not path.is_file() else path
 
 
 def _checked_existing(path: Path) -> Path:

@@ -1,17 +1,20 @@
 """From what the user names to a model, and the memory that passes of the network find again."""
 
 import platform
+from pathlib import Path
 
 import pytest
 from fresh_interpreter import run_there
 from scenes import confident_detector, save_checkpoint
 from torch import nn
 
+from explainer.command.options import Options
 from explainer.detectors.detector import Detector
 from explainer.detectors.exported import Exported
 from explainer.detectors.weights import detector_of, model_names, open_model
 from explainer.detectors.yolov5 import YOLOv5
 from explainer.errors import UsageError
+from explainer.evaluation.options import Evaluation
 
 PASSES = 20
 
@@ -59,6 +62,24 @@ def test_several_checkpoints_are_an_ensemble_and_a_loaded_model_comes_back(tmp_p
     path, model = save_checkpoint(tmp_path / "tiny.pt", confident_detector()), confident_detector()
     assert len(open_model([path, path], device="cpu")) == 2
     assert open_model(model) is model
+
+
+def test_an_official_name_stands_for_its_checkpoint_with_or_without_its_suffix(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "yolov5n.pt", confident_detector())
+    monkeypatch.chdir(tmp_path)
+    assert not open_model("yolov5n", device="cpu").training
+    assert len(open_model(["yolov5n", Path("yolov5n.pt")], device="cpu")) == 2
+    assert Options(weights=str(tmp_path / "yolov5n")).weights == str(tmp_path / "yolov5n.pt")
+    assert Options(compare=("yolov5n", "yolov5s6.pt")).compare == ("yolov5n.pt", "yolov5s6.pt")
+    assert Evaluation(weights=["yolov5n", "best.pt"]).weights == ("yolov5n.pt", "best.pt")
+    with pytest.raises(UsageError, match=r"--compare names yolov5n\.pt twice"):
+        Options(compare=("yolov5n", "yolov5n.pt"))
+
+
+@pytest.mark.parametrize("name", ["best", "yolov5q", "yolov5n7", "yolov5"])
+def test_a_name_that_is_not_official_needs_its_suffix(name):
+    with pytest.raises(UsageError, match=f"weights '{name}' is no .pt checkpoint"):
+        open_model(name, device="cpu")
 
 
 def test_models_are_called_after_their_files_with_as_many_folders_as_tell_them_apart():

@@ -60,6 +60,13 @@ def test_a_file_that_is_there_is_not_fetched(working_folder):
     assert (working_folder / "yolov5n.pt").read_bytes() == b"mine"
 
 
+def test_an_official_name_needs_no_suffix(working_folder):
+    (working_folder / "yolov5n.pt").write_bytes(b"mine")
+    assert attempt_download("yolov5n") == "yolov5n.pt"
+    (working_folder / "yolov5n").write_bytes(b"a file of that very name")
+    assert attempt_download("yolov5n") == "yolov5n"
+
+
 def test_official_weights_are_fetched_to_the_place_that_is_named(address, working_folder, monkeypatch, capsys):
     monkeypatch.setattr(downloads, "RELEASE_URL", address + "/{release}/{name}")
     assert attempt_download(Path("weights/deep/yolov5n.pt")) == str(Path("weights/deep/yolov5n.pt"))
@@ -73,7 +80,7 @@ def test_the_official_weights_are_those_of_every_size_and_kind():
     assert {"yolov5n.pt", "yolov5x6.pt", "yolov5s-seg.pt", "yolov5m-cls.pt"} <= set(OFFICIAL_WEIGHTS)
 
 
-@pytest.mark.parametrize("name", ["best.pt", "yolov5s", "yolov5s7.pt", "runs/yolov5q.pt"])
+@pytest.mark.parametrize("name", ["best.pt", "best", "yolov5s7.pt", "yolov5s7", "runs/yolov5q.pt"])
 def test_a_name_that_is_not_official_is_not_fetched(name, working_folder):
     with pytest.raises(FileNotFoundError, match=r"does not exist.*yolov5n\.pt, yolov5s\.pt.*yolov5x-cls\.pt"):
         attempt_download(name)
