@@ -63,7 +63,7 @@ def evaluate_image(image, evaluator, results, tally: Tally) -> None:
 
     started = perf_counter()
     try:
-        image_rgb = read_image(image.path, results.options.max_megapixels)
+        image_rgb = read_image(image.path, results.options.max_megapixels, image.place)
         for rows in evaluator(image_rgb, image.labels, results.finished_of(image.path)):
             results.add(image.path, rows)
     except UnreadableImageError as error:

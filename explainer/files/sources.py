@@ -257,20 +257,25 @@ def frames_per_second(capture, loader) -> float:
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """The path of an image and its labels; none where there is no file of them."""
+    """The path of an image and its labels, none where there is no file of them; and where a list names it, if one does."""
 
     path: Path
     labels: tuple[Label, ...]
+    place: str = ""
 
 
 def labelled_images(data: str | Path, share: float, seed: int) -> list[LabelledImage]:
     """Return a share of the images, drawn by seed, in the order of their paths; UsageError where there are none."""
-    paths = sorted({path for origin in origins_of(Path(data)) for path in images_at(origin, data)})
+    places = {}
+    for origin in origins_of(Path(data)):
+        for path, place in images_at(origin, data):
+            places.setdefault(path, place)
+    paths = sorted(places)
     if not paths:
         raise UsageError(f"--data '{data}' holds no image; {ACCEPTED_DATA}")
     count = max(1, round(share * len(paths)))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(paths))[:count])
-    return [LabelledImage(path, labels_beside(path)) for path in (paths[index] for index in chosen)]
+    return [LabelledImage(path, labels_beside(path), places[path]) for path in (paths[index] for index in chosen)]
 
 
 def origins_of(data: Path) -> list[Path]:
@@ -355,24 +360,29 @@ def split_path(yaml_path: Path, root: str, split: str) -> Path:
     return found
 
 
-def images_at(origin: Path, data: str | Path) -> Iterator[Path]:
-    """Yield the images in a folder and those below it, or in a list, or the one that the path itself names."""
+def images_at(origin: Path, data: str | Path) -> Iterator[tuple[Path, str]]:
+    """Yield the images in a folder and those below it, or in a list, or the one that the path itself names.
+
+    With each comes where a list names it, such as 'line 3 of val.txt'; nothing where none does.
+    """
     from utils.dataloaders import IMG_FORMATS
 
     if not origin.exists():
         raise UsageError(f"--data '{data}' does not exist; {ACCEPTED_DATA}")
     if origin.is_dir():
-        paths = origin.rglob("*")
+        paths = ((path, "") for path in origin.rglob("*"))
     elif origin.suffix.lower() == ".txt":
         paths = listed_in(origin)
     else:
-        paths = [origin]
+        paths = [(origin, "")]
     # What a list names and is not there is reported and counted in its turn, like an image that cannot be read.
-    yield from (path for path in paths if path.suffix[1:].lower() in IMG_FORMATS or not os.path.exists(path))
+    yield from (
+        (path, place) for path, place in paths if path.suffix[1:].lower() in IMG_FORMATS or not os.path.exists(path)
+    )
 
 
-def listed_in(path: Path) -> list[Path]:
-    """Return the paths in a list, one in each line; UsageError where none of them is there.
+def listed_in(path: Path) -> list[tuple[Path, str]]:
+    """Return the paths in a list, one in each line, and which line that is; UsageError where none of them is there.
 
     A path is relative to the working folder or else to the list's; one that begins with ./ to the list's first. Lines may
     be quoted, and written with the backslashes of Windows; empty ones and those that begin with # do not count.
@@ -381,10 +391,14 @@ def listed_in(path: Path) -> list[Path]:
         lines = [line.strip() for line in read_text(path).split("\n")]
     except OSError as error:
         raise UsageError(f"--data '{path}' cannot be read: {error.strerror or error}") from error
-    found = [path_in(line, path.parent) for line in lines if line and (line[0] != "#" or os.path.exists(line))]
-    if found and not any(map(os.path.exists, found)):
+    found = [
+        (path_in(line, path.parent), f"line {number} of {path}")
+        for number, line in enumerate(lines, start=1)
+        if line and (line[0] != "#" or os.path.exists(line))
+    ]
+    if found and not any(os.path.exists(listed) for listed, _ in found):
         raise UsageError(
-            f"--data '{path}' lists {found[0]}, which does not exist, nor do the others; one path per line"
+            f"--data '{path}' lists {found[0][0]}, which does not exist, nor do the others; one path per line"
         )
     return found
 
@@ -406,10 +420,13 @@ def labels_beside(image: Path) -> tuple[Label, ...]:
     return tuple(read_labels(path)) if images and path.is_file() else ()
 
 
-def read_image(path: str | Path, max_megapixels: float = math.inf) -> np.ndarray:
-    """Return an image, uint8 RGB (H, W, 3); UnreadableImageError says why it is none, or that it is too large."""
+def read_image(path: str | Path, max_megapixels: float = math.inf, place: str = "") -> np.ndarray:
+    """Return an image, uint8 RGB (H, W, 3); UnreadableImageError says why it is none, or that it is too large.
+
+    place: where the path is named, for the message about one that is not there.
+    """
     if not os.path.isfile(path):
-        raise UnreadableImageError("it does not exist, or is no file")
+        raise UnreadableImageError(f"it does not exist, or is no file{place and f'; it is named in {place}'}")
     (found,) = Source(str(path), max_megapixels=max_megapixels)
     if isinstance(found, Unreadable):
         raise UnreadableImageError(found.reason)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import codecs
 import glob
 import os
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +99,27 @@ def read_list(path: str | Path) -> list[str]:
     return found
 
 
-def missing_line(listing: str | Path, path: str | Path) -> int:
-    """Return the number of the line of a list that names `path`, 0 where none does."""
-    lines = [line.strip() for line in read_text(listing).split("\n")]
-    numbers = (number for number, line in enumerate(lines, start=1) if line)
-    folder = Path(listing).parent
-    return next((n for n in numbers if os.path.abspath(_path_in(lines[n - 1], folder)) == os.path.abspath(path)), 0)
+class Listings:
+    """Knows which line of some lists names a path; the lists are read when that is first asked."""
+
+    def __init__(self, lists: Iterable[str | Path]) -> None:
+        self._lists = list(lists)
+
+    def where(self, path: str | Path) -> str:
+        """Return the end of a sentence about a path, such as `; it is named in line 3 of val.txt`; empty for no line."""
+        place = self._places.get(os.path.abspath(path))
+        return f"; it is named in {place}" if place else ""
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        """The first line that names each path."""
+        places = {}
+        for listing in self._lists:
+            lines = map(str.strip, read_text(listing).split("\n"))
+            for number, line in enumerate(lines, start=1):
+                path = os.path.abspath(_path_in(line, Path(listing).parent))
+                places.setdefault(path, f"line {number} of {listing}")
+        return places
 
 
 def _path_in(line: str, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from multiprocessing.pool import ThreadPool
@@ -13,7 +14,7 @@ from PIL import Image
 from utils.base.image_io import PILLOW_ERRORS, check_pixels, read_image
 from utils.base.logger import LOGGER
 from utils.base.media import IMG_FORMATS
-from utils.base.texts import read_list
+from utils.base.texts import Listings, read_list
 from utils.data.labels import Labels, img2label_paths, read_labels
 
 THREADS = 8
@@ -65,20 +66,28 @@ def _listed(path: Path) -> list[Path]:
     return [Path(listed) for listed in read_list(path)]
 
 
-def scan(images: list[str], prefix: str = "") -> list[Entry]:
+def lists_in(path: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Return which parts of the path of a split, see `find_images`, are lists."""
+    given = [path] if isinstance(path, str | Path) else path
+    return [Path(part) for part in given if Path(part).is_file()]
+
+
+def scan(images: list[str], prefix: str = "", lists: Iterable[Path] = ()) -> list[Entry]:
     """Return the usable images with their sizes and labels, after a line for each file that has a problem.
 
-    Corrupt images, and images whose labels cannot be used, are left out. Images without a label file have no objects.
+    Corrupt images, and images whose labels cannot be used, are left out. Images without a label file have no objects. Of
+    an image that is not there the line says where the `lists` name it.
 
     Raises:
         ValueError: when no image is left, naming the first problem.
     """
     from tqdm import tqdm
 
-    pairs = zip(images, img2label_paths(images), strict=True)
+    pairs, listings = zip(images, img2label_paths(images), strict=True), Listings(lists)
     with ThreadPool(THREADS) as pool:
         examined = pool.imap(lambda pair: _examine(*pair), pairs)
         entries = list(tqdm(examined, f"{prefix}Scanning", len(images), leave=False, disable=len(images) < 1000))
+    entries = [entry if os.path.exists(entry.image) else _placed(entry, listings) for entry in entries]
     _report(entries, prefix)
     usable = [entry for entry in entries if not entry.problem]
     if not usable:
@@ -100,6 +109,11 @@ def _examine(image: str, label_file: str) -> Entry:
     except ValueError as error:
         text = str(error)
         return replace(entry, problem=text if label_file in text else f"{label_file}: {text}")
+
+
+def _placed(entry: Entry, listings: Listings) -> Entry:
+    """Return the entry of an image that is not there, with the place that names it in its problem."""
+    return replace(entry, problem=entry.problem + listings.where(entry.image))
 
 
 def _image_size(path: str) -> tuple[int, int]:

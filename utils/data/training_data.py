@@ -27,7 +27,7 @@ from utils.data.augmenting import (
     with_changed_colors,
 )
 from utils.data.image_store import ImageStore
-from utils.data.scan import find_images, scan
+from utils.data.scan import find_images, lists_in, scan
 
 # (height, width) in the file, and ((ratio_h, ratio_w), (pad_x, pad_y)) of the way into the batch.
 Shapes = tuple[tuple[int, int], tuple[tuple[float, float], tuple[float, float]]]
@@ -85,7 +85,7 @@ class LoadImagesAndLabels(Dataset):
         self.img_size, self.stride, self.augment, self.rect = img_size, stride, augment, rect
         self.hyp, self.seed = dict(hyp or {}), seed
         self.mosaic = augment and not rect
-        entries = scan(find_images(path), prefix)
+        entries = scan(find_images(path), prefix, lists_in(path))
         self.im_files = [entry.image for entry in entries]
         self.label_files = [entry.label_file for entry in entries]
         self.shapes = np.array([entry.size for entry in entries])

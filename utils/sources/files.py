@@ -11,7 +11,7 @@ import numpy as np
 from utils.augmentations import FrameTransform
 from utils.base.image_io import read_image
 from utils.base.media import find_media
-from utils.base.texts import is_utf8, missing_line
+from utils.base.texts import Listings, is_utf8
 
 Item = tuple[str, np.ndarray, np.ndarray, cv2.VideoCapture | None, str]
 
@@ -48,7 +48,7 @@ class LoadImages:
         """
         images, videos = find_media(path)
         named = [path] if isinstance(path, str | Path) else list(path)
-        self._listings = [item for item in named if str(item).lower().endswith(".txt")]
+        self._listings = Listings(item for item in named if str(item).lower().endswith(".txt"))
         self.files = images + videos
         self.nf = len(self.files)
         self.video_flag = [False] * len(images) + [True] * len(videos)
@@ -83,14 +83,7 @@ class LoadImages:
         try:
             return read_image(path, self.max_pixels)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{path} does not exist{self._named_where(path)}") from error
-
-    def _named_where(self, path: str) -> str:
-        """Say which line of a list names a file, where one does."""
-        for listing in self._listings:
-            if number := missing_line(listing, path):
-                return f"; it is named in line {number} of {listing}"
-        return ""
+            raise FileNotFoundError(f"{path} does not exist{self._listings.where(path)}") from error
 
     def _next_frame(self, path: str) -> np.ndarray | None:
         """Return the video's next frame, or None after the last one."""

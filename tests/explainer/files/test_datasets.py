@@ -80,11 +80,11 @@ def test_a_list_with_a_line_that_names_nothing_keeps_it_to_be_reported(images, t
     listed = tmp_path / "list.txt"
     lines = ["# the best", f'"{images}/3.png"', "nowhere.png", "", "set\\images\\val\\1.png"]
     listed.write_bytes("\r\n".join(lines).encode(encoding))
-    found = [image.path for image in labelled_images(listed, 1.0, 0)]
-    assert sorted(path.name for path in found if path.exists()) == ["1.png", "3.png"]
-    (missing,) = [path for path in found if not path.exists()]
-    with pytest.raises(UnreadableImageError, match="does not exist"):
-        read_image(missing)
+    found = labelled_images(listed, 1.0, 0)
+    assert sorted(image.path.name for image in found if image.path.exists()) == ["1.png", "3.png"]
+    (missing,) = [image for image in found if not image.path.exists()]
+    with pytest.raises(UnreadableImageError, match=r"does not exist.*; it is named in line 3 of .*list\.txt"):
+        read_image(missing.path, place=missing.place)
 
 
 def test_a_list_or_yaml_that_is_not_utf8_is_named(tmp_path):

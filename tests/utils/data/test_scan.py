@@ -5,7 +5,7 @@ import pytest
 from tiny_media import claiming_jpeg, claiming_png
 
 from utils.base.logger import LOGGER
-from utils.data.scan import check_classes, find_images, scan
+from utils.data.scan import check_classes, find_images, lists_in, scan
 
 
 @pytest.fixture
@@ -94,3 +94,11 @@ def test_a_list_of_images_is_relative_to_itself(squares):
     listing = squares / "list.txt"
     listing.write_text("./images/0.jpg\n./images/1.jpg\n", encoding="utf-8")
     assert [path[-5:] for path in find_images(listing)] == ["0.jpg", "1.jpg"]
+
+
+def test_an_image_that_is_not_there_is_left_out_with_the_line_that_names_it(squares, log):
+    listing = squares / "list.txt"
+    listing.write_text("./images/0.jpg\n\n./images/gone.jpg\n", encoding="utf-8")
+    assert len(scan(find_images([listing, squares / "images"]), lists=lists_in([listing, squares / "images"]))) == 7
+    (line,) = [text for text in log if "gone.jpg" in text]
+    assert line.endswith(f"images/gone.jpg: No such file or directory; it is named in line 3 of {listing}")
