@@ -51,6 +51,8 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     with EvaluationResults(folder, options, resumes=resumes) as results, evaluator.meter, progress(images) as bar:
         for image in bar:
             evaluate_image(image, evaluator, results, tally)
+    if not tally.done:
+        raise UnreadableImageError(f"none of the {tally.skipped} images of --data '{options.data}' could be read")
     report(results, evaluator, tally)
     log_speed(tally, evaluator.meter.inside)
     log_end(tally, folder)

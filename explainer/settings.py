@@ -5,7 +5,7 @@ with the reason in one line.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral, Real
 
@@ -14,7 +14,7 @@ from explainer.detectors.predictions import ITEM_ALIASES, ITEMS, canonical_item
 from explainer.detectors.weights import is_exported
 from explainer.errors import UsageError, unknown
 from explainer.methods.black_box import BASELINES
-from explainer.methods.catalogue import FUSIONS, METHODS, canonical_method, predictions_alone
+from explainer.methods.catalogue import FUSIONS, METHODS, NOT_APPLICABLE, canonical_method, predictions_alone
 
 # How the maps of several detections become one.
 TOGETHER = ("each", "sum")
@@ -153,7 +153,7 @@ class Settings:
 
     def __post_init__(self):
         set_field = object.__setattr__  # the class is frozen; this is the one place that writes
-        set_field(self, "method", canonical_method(self.method))
+        set_field(self, "method", canonical_method(self.method, lambda known: advice_for(known, self)))
         set_field(self, "layer", tuple(self._layer(entry) for entry in as_tuple(self.layer)) or ("auto",))
         set_field(self, "backprop_array", self._items())
         set_field(self, "class_names", as_tuple(self.class_names))
@@ -311,6 +311,39 @@ def check_given(settings, boxes, labels) -> None:
     if boxes is not None and (settings.class_names or settings.classes):
         chosen = "class-names" if settings.class_names else "classes"
         raise UsageError(f"--boxes says the class of each box itself; leave --{chosen} out")
+
+
+def checked_methods(options) -> tuple[str, ...]:
+    """Return the methods of some options, each once and as the table spells it.
+
+    UsageError for one that is unknown or cannot apply; it says what takes its place where the other options allow that.
+    """
+    names = as_tuple(options.method)
+    return tuple(dict.fromkeys(canonical_method(name, lambda known: advice_for(known, options)) for name in names))
+
+
+def advice_for(name: str, options) -> str:
+    """Return what to try in place of a method that cannot apply: nothing where that is set already, or does not suit."""
+    setting, value = NOT_APPLICABLE[name].instead
+    others = tuple(other for other in as_tuple(options.method) if str(other).lower() != name.lower())
+    if setting == "method":
+        is_set = value.lower() in (str(other).lower() for other in others)
+        changed = {"method": (*others, value) if others else value}
+    else:
+        is_set = getattr(options, setting, value) == value
+        changed = {"method": others or type(options).method, setting: value}
+    return "" if is_set or not suits(options, changed) else f"; try {as_typed(setting, value)}"
+
+
+def suits(options, changed: dict[str, object]) -> bool:
+    """Return whether options can be changed so: settings that go together, and methods that the weights have layers for."""
+    try:
+        tried = replace(options, **changed)
+        weights = getattr(tried, "compare", None) or getattr(tried, "weights", None)
+        check_layers_there(as_tuple(weights), as_tuple(tried.method))
+    except UsageError:
+        return False
+    return True
 
 
 def check_layers_there(weights: tuple, methods: Iterable[str]) -> None:

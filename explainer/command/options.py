@@ -29,6 +29,7 @@ from explainer.settings import (
     check_given,
     check_positive,
     check_whole_number,
+    checked_methods,
     option,
     variants,
 )
@@ -185,6 +186,7 @@ class Options(Settings):
 
     def _check_settings(self) -> None:
         """Check the settings with each method and each layer by itself."""
+        checked_methods(self)
         methods = tuple(dict.fromkeys(way.method for way in self.variants))
         object.__setattr__(self, "method", methods[0])
         super().__post_init__()

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from explainer.detectors.weights import with_suffix
 from explainer.errors import UsageError, unknown
-from explainer.methods.catalogue import FUSIONS, METHODS, canonical_method
+from explainer.methods.catalogue import FUSIONS, METHODS
 from explainer.settings import (
     MAX_MEGAPIXELS,
     MAX_MEGAPIXELS_HELP,
@@ -17,6 +17,7 @@ from explainer.settings import (
     check_fraction,
     check_positive,
     check_whole_number,
+    checked_methods,
     option,
 )
 
@@ -126,8 +127,9 @@ class Evaluation:
 
     def __post_init__(self):
         set_field = object.__setattr__  # the class is frozen; this is the one place that writes
-        given = METHODS if as_tuple(self.method) == (EVERY,) else as_tuple(self.method)
-        set_field(self, "method", tuple(dict.fromkeys(map(canonical_method, given))))
+        if as_tuple(self.method) == (EVERY,):
+            set_field(self, "method", tuple(METHODS))
+        set_field(self, "method", checked_methods(self))
         set_field(self, "layer", tuple(dict.fromkeys(map(str, as_tuple(self.layer)))))
         set_field(self, "fuse", tuple(dict.fromkeys(as_tuple(self.fuse))))
         check_fraction("fraction", self.fraction)

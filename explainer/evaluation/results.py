@@ -100,10 +100,9 @@ class EvaluationResults:
         missing = {name: [""] for name in FIGURES}
         rows = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=missing)
         if rows.empty:
-            raise UsageError(
-                f"nothing was detected above confidence {self.options.conf_thres} in --data '{self.options.data}'; "
-                "try a lower --conf-thres"
-            )
+            threshold = self.options.conf_thres
+            hint = "; try a new run with a lower --conf-thres" if threshold > 0 else ""
+            raise UsageError(f"nothing was detected above confidence {threshold} in --data '{self.options.data}'{hint}")
         rows = rows.assign(**{name: rows[name].map(without_mark) for name in ("image", *texts)})
         return rows.assign(image=rows["image"].map(lambda name: self._paths.get(name, name)))
 

@@ -296,7 +296,8 @@ def origins_of(data: Path) -> list[Path]:
     entry = next((content[split] for split in SPLITS if content.get(split)), None)
     if entry is None:
         raise UsageError(f"--data '{data}' names no images; a dataset YAML has a line val: or train:")
-    return [split_path(found, root, split) for split in parts_of(entry, data)]
+    hint = "; val.py downloads it" if content.get("download") else "; correct path, train and val in it"
+    return [split_path(found, root, split, hint) for split in parts_of(entry, data)]
 
 
 def parts_of(entry: object, data: Path) -> list[str]:
@@ -350,13 +351,16 @@ def count_entries(node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def split_path(yaml_path: Path, root: str, split: str) -> Path:
-    """Return where a split lies: its path is relative to the root, and that to this tree, to the YAML or to ../datasets."""
+def split_path(yaml_path: Path, root: str, split: str, hint: str) -> Path:
+    """Return where a split lies: its path is relative to the root, and that to this tree, to the YAML or to ../datasets.
+
+    UsageError where it lies nowhere, with the hint at its end.
+    """
     bases = (ROOT, yaml_path.parent, ROOT.parent / "datasets")
     candidates = [base / root / split for base in bases]
     found = next((path for path in candidates if os.path.exists(path)), None)
     if found is None:
-        raise UsageError(f"--data '{yaml_path}' names {candidates[0]}, which does not exist; val.py downloads it")
+        raise UsageError(f"--data '{yaml_path}' names {candidates[0]}, which does not exist{hint}")
     return found
 
 

@@ -10,6 +10,7 @@ Importing this module imports no torch: the command's help is made of it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -301,12 +302,26 @@ METHOD_ALIASES = {"GradCAM++": "GradCAMPlusPlus", "SSGradCAM++": "SSGradCAMPlusP
 # How the maps of several layers can become one by `--fuse`, besides the method's own way.
 FUSIONS: dict[str, Merge | None] = {"mean": None, "max": merged_by_max, "product": merged_by_product}
 
-# What pytorch_grad_cam offers too and a detector cannot use, with the reason.
+
+class NotApplicable(NamedTuple):
+    """Why a method is of no use for a detector, and the name and the value of the setting that takes its place."""
+
+    reason: str
+    instead: tuple[str, object]
+
+
+# What pytorch_grad_cam offers too and a detector cannot use.
 NOT_APPLICABLE = {
-    "SESS": "it weights crops of the picture by how a classifier rates each, and a detection's score is bound to its box; "
-    "try --aug-smooth",
-    "GuidedBackpropReLUModel": "it changes ReLU layers, and YOLOv5 has none; try --method GuidedGradients",
-    "DeepFeatureFactorization": "it finds concepts in a picture and explains no detection; try --method EigenCAM",
+    "SESS": NotApplicable(
+        "it weights crops of the picture by how a classifier rates each, and a detection's score is bound to its box",
+        ("aug_smooth", True),
+    ),
+    "GuidedBackpropReLUModel": NotApplicable(
+        "it changes ReLU layers, and YOLOv5 has none", ("method", "GuidedGradients")
+    ),
+    "DeepFeatureFactorization": NotApplicable(
+        "it finds concepts in a picture and explains no detection", ("method", "EigenCAM")
+    ),
 }
 
 
@@ -319,13 +334,16 @@ def predictions_alone(what: str, name: str) -> str:
     )
 
 
-def canonical_method(name: str) -> str:
-    """Return the method's name as the table spells it; UsageError for an unknown one, or one that cannot apply."""
+def canonical_method(name: str, advice: Callable[[str], str] = lambda known: "") -> str:
+    """Return the method's name as the table spells it; UsageError for an unknown one, or one that cannot apply.
+
+    advice: from a name in `NOT_APPLICABLE` to the end of that line, which says what to try.
+    """
     spellings = {known.lower(): known for known in (*METHODS, *NOT_APPLICABLE)}
     spellings |= {alias.lower(): full for alias, full in METHOD_ALIASES.items()}
     if str(name).lower() not in spellings:
         raise unknown("method", name, [*METHODS, *METHOD_ALIASES], "not case-sensitive")
     known = spellings[name.lower()]
     if known in NOT_APPLICABLE:
-        raise UsageError(f"--method {known} does not apply: {NOT_APPLICABLE[known]}")
+        raise UsageError(f"--method {known} does not apply: {NOT_APPLICABLE[known].reason}{advice(known)}")
     return known

@@ -318,6 +318,15 @@ def test_nothing_detected_is_said(command, capsys):
     assert "nothing was detected above confidence 0.999" in capsys.readouterr().err
 
 
+def test_where_no_image_can_be_read_that_is_said_and_not_that_nothing_was_detected(command, capsys, tmp_path):
+    (tmp_path / "none.jpg").write_bytes(b"no image")
+    code, _ = command("--data", str(tmp_path / "none.jpg"))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert code == 1
+    assert last.startswith("evaluate: error: none of the 1 images of --data '")
+    assert last.endswith("none.jpg' could be read")
+
+
 def test_to_go_on_with_other_options_is_refused(finished, capsys):
     assert main(parse_opt(["--resume", str(finished), "--steps", "30"])) == 2
     assert "leave --steps out" in capsys.readouterr().err

@@ -56,7 +56,8 @@ def test_a_folder_a_list_a_yaml_and_one_image_name_images(images, tmp_path):
     ("content", "message"),
     [
         ("path: set\nnames: [a]", "has a line val: or train:"),
-        ("path: set\nval: images/test", "which does not exist"),
+        ("path: set\nval: images/test", "which does not exist; correct path, train and val in it"),
+        ("path: set\nval: images/test\ndownload: https://x/a.zip", "which does not exist; val.py downloads it"),
         ("just a word", "holds no 'key: value' lines"),
         ("a: [", "is no YAML"),
     ],

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scenes import confident_detector, picture, state
 
+from explainer.command.options import Options
 from explainer.detectors.detector import PLACES
 from explainer.errors import UsageError
+from explainer.evaluation.options import Evaluation
 from explainer.explain import Explainer
 from explainer.methods.catalogue import FUSIONS, METHOD_ALIASES, METHODS, NOT_APPLICABLE, canonical_method
 from explainer.methods.evidence import ChannelWeights
@@ -38,9 +40,36 @@ def test_the_readme_lists_every_method_with_its_sentence_and_paper():
 
 
 @pytest.mark.parametrize("name", ["SESS", "sess", "GuidedBackpropReLUModel", "DeepFeatureFactorization"])
-def test_a_method_that_cannot_apply_says_why(name):
-    with pytest.raises(UsageError, match=r"--method \w+ does not apply: .*; try --"):
+def test_a_method_that_cannot_apply_says_why_and_what_to_try(name):
+    with pytest.raises(UsageError, match=r"--method \w+ does not apply: \w+"):
         canonical_method(name)
+    with pytest.raises(UsageError, match=r"--method \w+ does not apply: .*; try --(aug-smooth|method \w+)$"):
+        Settings(method=name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (Settings, {"method": "SESS", "aug_smooth": True}),
+        (Settings, {"method": "SESS", "signed": True}),
+        (Options, {"method": "SESS", "weights": "best.onnx"}),
+        (Evaluation, {"method": "SESS"}),
+        (Settings, {"method": "DeepFeatureFactorization", "eigen_smooth": True}),
+        (Options, {"method": "DeepFeatureFactorization", "weights": "best.onnx"}),
+        (Evaluation, {"method": ("eigencam", "DeepFeatureFactorization")}),
+    ],
+)
+def test_nothing_is_advised_that_is_set_already_or_does_not_suit_the_other_options(kind, given):
+    with pytest.raises(UsageError, match=r"does not apply: [^;]*$"):
+        kind(**given)
+
+
+def test_what_is_advised_besides_other_methods_is_accepted():
+    with pytest.raises(UsageError, match=r"; try --aug-smooth$"):
+        Options(method=("SESS", "DRISE"), weights="best.onnx")
+    assert Options(method="DRISE", weights="best.onnx", aug_smooth=True).aug_smooth
+    with pytest.raises(UsageError, match=r"; try --method EigenCAM$"):
+        Evaluation(method=("DeepFeatureFactorization", "GradCAM"))
 
 
 @pytest.mark.parametrize(
