@@ -81,7 +81,13 @@ def prepare(options: TrainOptions) -> Job:
     print_args(options.as_plain())
     for line in options.without_effect():
         LOGGER.warning(f"WARNING: {line}")
-    hyp = load_hyp(options.hyp) | {"label_smoothing": options.label_smoothing}
+    hyp = load_hyp(options.hyp)
+    if hyp.get("label_smoothing", 0.0) not in (0.0, options.label_smoothing):
+        smoothing = hyp["label_smoothing"]
+        LOGGER.warning(
+            f"WARNING: label_smoothing {smoothing} in --hyp does nothing: give --label-smoothing {smoothing}"
+        )
+    hyp["label_smoothing"] = options.label_smoothing
     data = check_dataset(options.data)
     check_combination(options)
     device = choose_device(options)
@@ -201,6 +207,8 @@ def create_model(options: TrainOptions, source: nn.Module | None, *, hyp: Mappin
         raise ValueError(
             f"the model ends in {type(model.model[-1]).__name__}; only models that end in Detect are trained"
         )
+    if model.yaml["ch"] != 3:
+        raise ValueError(f"the model takes images of {model.yaml['ch']} channels; only those of 3 are trained")
     if source is not None:
         # New anchors, named by the user, must not be overwritten by the checkpoint's.
         exclude = ("anchor",) if (options.cfg or hyp.get("anchors")) and not options.resume else ()

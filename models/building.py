@@ -65,7 +65,10 @@ class Scale:
 
     def channels(self, count: int) -> int:
         """Return `count` channels of the full-width model at this width."""
-        return make_divisible(count * self.width, self.divisor)
+        channels = make_divisible(count * self.width, self.divisor)
+        if not 1 <= channels <= MOST_CHANNELS:
+            raise ValueError(f"{channels} channels; give 1 to {MOST_CHANNELS}")
+        return channels
 
     def repeats(self, count: int) -> int:
         """Return `count` repeats of the full-depth model at this depth."""
@@ -82,6 +85,8 @@ class Step:
     outputs: int
 
 
+# How often a layer may be repeated, and its channels: the largest YOLOv5 has 15 and 1,280.
+MOST_REPEATS, MOST_CHANNELS = 1000, 100_000
 # A rule gets a step whose outputs are those of its first input and returns the completed one.
 Rule = Callable[[Step, Scale], Step]
 
@@ -206,13 +211,19 @@ def _checked_entry(i: int, entry: Any, blocks: dict) -> tuple[int | list[int], i
     """Return the four parts of entry `i`; ValueError where one is missing or the block is not known."""
     complete = isinstance(entry, list) and len(entry) == 4
     if not complete or not isinstance(entry[1], int) or not isinstance(entry[3], list):
-        raise ValueError(f"layer {i} of the model file is {entry}: write [from, number, module, [arguments]]")
-    source, _, name, _ = entry
-    if name not in blocks:
+        raise ValueError(f"layer {i} of the model file is {str(entry)[:80]}: write [from, number, module, [arguments]]")
+    source, repeats, name, _ = entry
+    if not 1 <= repeats <= MOST_REPEATS:
+        raise ValueError(f"layer {i} of the model file is repeated {repeats} times; give 1 to {MOST_REPEATS}")
+    if not isinstance(name, str) or name not in blocks:
         own = ", ".join(block for block in blocks if not block.startswith("nn."))
-        raise ValueError(f"layer {i} of the model file names the unknown module '{name}': choose {own}, or nn.<name>")
+        raise ValueError(
+            f"layer {i} of the model file names the unknown module '{str(name)[:60]}': choose {own}, or nn.<name>"
+        )
     if not all(isinstance(f, int) for f in (source if isinstance(source, list) else [source])):
         raise ValueError(f"layer {i} of the model file reads from {source}: give layer numbers, -1 for the one before")
+    if source == []:
+        raise ValueError(f"layer {i} of the model file reads from no layer: give layer numbers, -1 for the one before")
     return tuple(entry)
 
 
@@ -230,8 +241,10 @@ def _build_layer(i: int, block: type[nn.Module], rule: Rule, step: Step, scale: 
     try:
         done = rule(step, scale)
         copies = [block(*done.args) for _ in range(done.repeats)]
-    except (TypeError, ValueError, IndexError) as error:
+    # What torch raises for sizes that it cannot make.
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"layer {i} of the model file: {block.__name__} does not take {step.args} ({error})"
+            f"layer {i} of the model file: {block.__name__} does not take {str(step.args)[:200]} ({reason})"
         ) from error
     return copies[0] if len(copies) == 1 else nn.Sequential(*copies), done.outputs

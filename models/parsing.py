@@ -2,15 +2,28 @@
 
 import ast
 import copy
+import math
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from utils.autoanchor import checked_anchors
 from utils.base.texts import read_yaml
 
 MODELS = Path(__file__).resolve().parent
 REQUIRED = ("nc", "anchors", "backbone", "head")
+# The least and the most of each number, and whether it is a whole one.
+NUMBERS = {
+    "nc": (1, 100_000, True),
+    "ch": (1, 1000, True),
+    "depth_multiple": (0.01, 10, False),
+    "width_multiple": (0.01, 10, False),
+    "channel_multiple": (1, 1000, True),
+}
+# Of an argument that is a literal or an activation, in characters: Python's parser can end the process over longer ones.
+LONGEST_ARGUMENT = 200
 # attention needs three inputs, so it is no activation although torch files it there
 ACTIVATIONS = {
     name: getattr(nn, name)
@@ -35,7 +48,7 @@ def find_yaml(cfg: str | Path) -> Path:
 def load_spec(cfg: str | Path | dict) -> dict:
     """Return a model description as a dict of its own: read from a YAML file, or copied from a dict.
 
-    Raises ValueError for a file that is no YAML mapping or lacks one of `REQUIRED`.
+    Raises ValueError for a file that is no YAML mapping, lacks one of `REQUIRED`, or has a value that makes no model.
     """
     if isinstance(cfg, dict):
         name, spec = "the model dict", copy.deepcopy(cfg)
@@ -48,7 +61,23 @@ def load_spec(cfg: str | Path | dict) -> dict:
     missing = [key for key in REQUIRED if key not in spec]
     if missing:
         raise ValueError(f"{name} lacks {', '.join(missing)}: a model file needs {', '.join(REQUIRED)}")
+    check_spec(name, spec)
     return spec
+
+
+def check_spec(name: str, spec: dict) -> None:
+    """Raise ValueError, naming the file, for a number out of bounds, anchors that are none, or layers that are no list."""
+    for key in NUMBERS.keys() & spec.keys():
+        least, most, is_whole = NUMBERS[key]
+        value = spec[key]
+        is_number = isinstance(value, int if is_whole else Real) and not isinstance(value, bool)
+        if not is_number or not least <= value <= most or not math.isfinite(value):
+            kind = "whole number" if is_whole else "number"
+            raise ValueError(f"{name}: {key} is {str(value)[:60]}; give a {kind} from {least} to {most}")
+    spec["anchors"] = checked_anchors(name, spec["anchors"])
+    for key in ("backbone", "head"):
+        if not isinstance(spec[key], list):
+            raise ValueError(f"{name}: {key} is {str(spec[key])[:60]}; give a list of layers")
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
@@ -68,9 +97,11 @@ def resolve(argument: Any, words: dict[str, Any]) -> Any:
         return words[argument]
     if argument.startswith(("nn.", "torch.nn.")):
         return parse_activation(argument)
+    if len(argument) > LONGEST_ARGUMENT:
+        return argument
     try:
         return ast.literal_eval(argument)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return argument
 
 
@@ -80,12 +111,16 @@ def parse_activation(text: str) -> nn.Module:
     Raises ValueError for anything but a call of one of `ACTIVATIONS`.
     """
     try:
+        if len(str(text)) > LONGEST_ARGUMENT:
+            raise ValueError("too long")
         call = ast.parse(str(text).strip(), mode="eval").body
         name = ast.unparse(call.func).removeprefix("torch.").removeprefix("nn.")
         positional = [ast.literal_eval(node) for node in call.args]
         named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
         return ACTIVATIONS[name](*positional, **named)
-    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
         known = ", ".join(f"nn.{name}" for name in ACTIVATIONS)
-        message = f"'{text}' is no activation: write e.g. nn.LeakyReLU(0.1), with plain numbers, and one of {known}"
+        message = (
+            f"'{str(text)[:60]}' is no activation: write e.g. nn.LeakyReLU(0.1), with plain numbers, and one of {known}"
+        )
         raise ValueError(message) from error

@@ -19,7 +19,7 @@ if not __package__:
 from models.building import build_layers, detecting, segmenting
 from models.common import Classify, Conv, Proto
 from models.parsing import load_spec
-from utils.autoanchor import check_anchor_order
+from utils.autoanchor import check_anchor_order, checked_anchors
 from utils.base.command_line import OneLineParser, exit_code
 from utils.base.devices import select_device, time_sync
 from utils.base.logger import LOGGER
@@ -52,7 +52,9 @@ class Detect(nn.Module):
         self._forget_grids()
 
     def _connect(self, ch) -> None:
-        """Make the 1x1 convolutions from `ch` channels of each level to `no` outputs per anchor."""
+        """Make the 1x1 convolutions from `ch` channels of each level, if given, to `no` outputs per anchor."""
+        if len(ch) not in (0, self.nl):
+            raise ValueError(f"it has {len(ch)} inputs and anchors for {self.nl}; give a list for each, or a number")
         self.m = nn.ModuleList([nn.Conv2d(channels, self.no * self.na, kernel_size=1) for channels in ch])
 
     def forward(self, x: list[Tensor]):
@@ -261,7 +263,7 @@ class DetectionModel(BaseModel):
             spec["nc"] = nc
         if anchors:
             LOGGER.info(f"Overriding model.yaml anchors with anchors={anchors}")
-            spec["anchors"] = anchors if isinstance(anchors, list) else round(anchors)
+            spec["anchors"] = checked_anchors("the model", anchors)
         return spec
 
     def _fit_head(self, head: Detect) -> None:
@@ -274,16 +276,26 @@ class DetectionModel(BaseModel):
         self._initialize_biases()
 
     def _measure_stride(self, head: Detect, side: int = 256) -> Tensor:
-        """Return pixels per cell of each level, from one pass of an empty image."""
+        """Return pixels per cell of each level, from one pass of an empty image.
+
+        ValueError where a layer does not take what the layers before it give.
+        """
         self.eval()
         # in training mode a head needs no strides yet
         head.train()
         with torch.no_grad():
-            maps = self._forward_once(torch.zeros(1, self.yaml["ch"], side, side))
+            maps = self._first_pass(torch.zeros(1, self.yaml["ch"], side, side))
         self.train()
         maps = maps[0] if isinstance(head, Segment) else maps
         # on the CPU even where the model is built on the meta device: strides are known without any weights
         return torch.tensor([side / level.shape[-2] for level in maps], device="cpu")
+
+    def _first_pass(self, images: Tensor):
+        try:
+            return self._forward_once(images)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"the layers of the model file do not fit each other ({reason})") from error
 
     def _initialize_biases(self, cf: Tensor | None = None) -> None:
         """Start with about 8 objects per 640-pixel image, of equally rare classes or of frequencies `cf` (nc,).

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,11 +17,42 @@ if TYPE_CHECKING:
 
 # Anchors stay as they are where this share of the objects can be learnt with them.
 GOOD_RECALL = 0.98
+# Of a level; YOLOv5 has 3.
+MOST_ANCHORS = 100
 # Objects narrower or lower than this, in pixels, do not shape anchors.
 SMALLEST_SIDE = 2.0
 LLOYD_ROUNDS = 30
 # Zoom of the training images that the check takes into account, to either side.
 ZOOM = 0.1
+
+
+def checked_anchors(source: object, anchors: Any) -> int | list[list[float]]:
+    """Return anchors as a file gives them: their number for each level, or the sides of all.
+
+    Sides are pixels: for each level a list of as many pairs, width and height one after the other.
+
+    Raises:
+        ValueError: naming the file, for anything else.
+    """
+    if _is_number(anchors) and 1 <= anchors <= MOST_ANCHORS:
+        return round(anchors)
+    levels = list(anchors) if isinstance(anchors, (list, tuple)) else []
+    if levels and all(_are_pairs(level) and len(level) == len(levels[0]) for level in levels):
+        return levels
+    raise ValueError(
+        f"{source}: anchors is {str(anchors)[:80]}; give their number for each level, 1 to {MOST_ANCHORS}, or for each level "
+        "a list of the widths and heights of as many, in pixels"
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_pairs(level: Any) -> bool:
+    """Whether the anchors of a level are pairs of positive numbers, 1 to `MOST_ANCHORS` of them."""
+    is_list = isinstance(level, (list, tuple)) and len(level) in range(2, 2 * MOST_ANCHORS + 1, 2)
+    return is_list and all(_is_number(side) and side > 0 for side in level)
 
 
 def check_anchor_order(m: nn.Module) -> None:

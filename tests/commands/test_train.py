@@ -313,6 +313,33 @@ def test_anchors_can_be_left_to_be_found(squares, tmp_path):
     assert (head.anchors * head.stride[:, None, None]).min() > 5
 
 
+def test_label_smoothing_of_a_file_is_that_of_the_option_and_a_difference_is_told(squares, tmp_path, capsys):
+    options = TrainOptions(**options_for(squares, tmp_path, hyp={"label_smoothing": 0.2}))
+    assert train.prepare(options).trainer.compute_loss.cp == 1
+    assert "label_smoothing 0.2 in --hyp does nothing: give --label-smoothing 0.2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("hyp", {"anchors": "three"}, "anchors is three"),
+        ("hyp", {"label_smoothing": "much"}, "label_smoothing is 'much'"),
+        ("hyp", {"anchors": [[1, 2]]}, "2 inputs and anchors for 1"),
+        ("cfg", tiny_spec(nc=None), "nc is None"),
+        ("cfg", tiny_spec(ch=1), "images of 1 channels"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_value_in_a_file_is_one_line(squares, tmp_path, capsys, name, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert main(squares, tmp_path, **{name: str(path)}) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("train.py: ")
+    assert message in line
+    assert not (tmp_path / "exp").exists()
+
+
 def test_hyperparameters_evolve_and_go_on(squares, tmp_path, capsys):
     assert main(squares, tmp_path, evolve=1, name="e") == 0
     assert main(squares, tmp_path, evolve=2, name="e", exist_ok=True) == 0

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import yaml
 from tiny_models import tiny_spec
 from torch import nn
 
@@ -98,6 +99,13 @@ def test_only_names_in_the_table_are_modules(name):
         ([-3, 1, "Conv", [8]], "layer 1 .*reads from layer -3"),
         (["x", 1, "Conv", [8]], "layer 1 .*reads from x"),
         ([-1, "1", "Conv", [8]], "layer 1 .*write"),
+        ([-1, 10**7, "Conv", [8]], "layer 1 .*repeated 10000000 times; give 1 to 1000"),
+        ([-1, -1, "Conv", [8]], "layer 1 .*repeated -1 times"),
+        ([-1, 1, ["Conv"], [8]], "layer 1 .*unknown module"),
+        ([[], 1, "Concat", [1]], "layer 1 .*reads from no layer"),
+        ([-1, 1, "Conv", [10**9]], "layer 1 .*1000000000 channels; give 1 to 100000"),
+        ([-1, 1, "Conv", [8, -3]], "layer 1 .*Conv does not take"),
+        ([-1, 1, "Detect", ["nc", "anchors"]], "layer 1 .*Detect does not take .*1 inputs and anchors for 2"),
         ([-1, 1, "Conv", []], "layer 1 .*Conv does not take"),
         ([-1, 1, "Conv", [8, 3, 1, 0, 1, 1, True, "more"]], "layer 1 .*Conv does not take"),
     ],
@@ -113,6 +121,35 @@ def test_a_missing_key_is_named():
     del spec["anchors"]
     with pytest.raises(ValueError, match="lacks anchors"):
         load_spec(spec)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("nc", value) for value in ("x", -1, 0, 1.5, None, True, 10**9)),
+        *(("anchors", value) for value in ("x", 0, None, {"a": 1}, [[]], [[0, 0], [0, 0]], [["a", "b"]])),
+        *(("depth_multiple", value) for value in ("x", -1, None, 1e9, float("nan"))),
+        *(("width_multiple", value) for value in (0, float("inf"))),
+        *(("channel_multiple", 0), ("ch", -3), ("backbone", None), ("head", "x")),
+    ],
+)
+def test_a_value_that_makes_no_model_is_named_with_its_file(tmp_path, key, value):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tiny_spec() | {key: value}), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"mine\.yaml: {key} is .*; give "):
+        DetectionModel(tmp_path / "mine.yaml")
+
+
+def test_layers_that_do_not_fit_each_other_are_told():
+    spec = tiny_spec(backbone=[[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "nn.Linear", [5, 5]]])
+    spec["head"] = [[[0, 1], 1, "Detect", ["nc", "anchors"]]]
+    with pytest.raises(ValueError, match="the layers of the model file do not fit each other"):
+        DetectionModel(spec)
+
+
+def test_an_argument_that_python_might_choke_on_is_plain_text():
+    assert resolve("-" * 300_000 + "1", {}) == "-" * 300_000 + "1"
+    with pytest.raises(ValueError, match="is no activation"):
+        parse_activation("nn.ReLU" + "(" * 300_000)
 
 
 @pytest.mark.parametrize(("text", "message"), [("- 1\n- 2\n", "key: value"), ("a: [1", "not valid YAML"), ("", "key")])
