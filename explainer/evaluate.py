@@ -34,6 +34,7 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     """Score the explanations of every image, one after the other, then write tables and pictures of all."""
     from explainer.detectors.weights import check_weights, open_model
     from explainer.evaluation.results import EvaluationResults, resumed
+    from explainer.files.labels import check_class
     from explainer.files.results import check_writable, new_folder
     from explainer.files.sources import labelled_images
     from explainer.settings import check_layers_there
@@ -47,6 +48,8 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     from explainer.evaluation.evaluator import Evaluator
 
     evaluator = Evaluator(open_model(options.weights, device=options.device, trust=options.trust), options)
+    for label in (label for image in images for label in image.labels):
+        check_class(label, len(evaluator.detector.names))
     tally, folder = Tally(), folder or new_folder(options.project, options.name, options.exist_ok)
     with EvaluationResults(folder, options, resumes=resumes) as results, evaluator.meter, progress(images) as bar:
         for image in bar:

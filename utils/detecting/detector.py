@@ -91,7 +91,12 @@ class Detector:
 
     def check(self, imgsz: tuple[int, int]) -> None:
         """Detect once in an empty picture (3, *imgsz); ValueError when the model does not take it or does not detect."""
-        self(np.zeros((3, *imgsz), np.uint8), [tuple(imgsz)])
+        try:
+            self(np.zeros((3, *imgsz), np.uint8), [tuple(imgsz)])
+        # What networks of another kind raise at a picture.
+        except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"these weights do not detect in a picture ({reason}); give a detection model") from error
         for timer in self.timers:
             timer.t = 0.0
 
