@@ -34,15 +34,19 @@ def custom(path="path/to/model.pt", autoshape=True, _verbose=True, device=None):
     return AutoShape(model, verbose=_verbose)
 
 
-def explainer(path="yolov5s.pt", device=None, **settings):
+def explainer(path="yolov5s.pt", device=None, arch=None, data=None, **settings):
     """Return an explainer of the model in a checkpoint; it takes an image, uint8 RGB (H, W, 3).
 
+    path: also a loaded model, or what torchvision calls one of its detectors, or a file of weights alone with its `arch`.
+    data: a dataset YAML with the names of the classes.
     settings: those of `explainer.settings.Settings`, such as method, layer or class_names.
     """
+    from explainer.detectors.torchvision_models import is_builder, is_state
     from explainer.detectors.weights import open_model
     from explainer.explain import Explainer
 
-    return Explainer(open_model(_with_suffix(path), device=str(device or "")), **settings)
+    weights = path if is_builder(path) or is_state(path) else _with_suffix(path)
+    return Explainer(open_model(weights, device=str(device or ""), arch=arch, data=data), **settings)
 
 
 def _with_suffix(path):

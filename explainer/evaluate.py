@@ -41,13 +41,17 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
 
     resumes = options.resume is not None
     options, folder = resumed(options) if resumes else (options, None)
-    check_layers_there(check_weights(options.weights), [settings.method for _, settings in options.settings()])
+    entries = check_weights(options.weights, options.arch)
+    check_layers_there(entries, [settings.method for _, settings in options.settings()])
     images = labelled_images(options.data, options.fraction, options.seed)
     check_writable(folder or Path(options.project) / options.name)
 
     from explainer.evaluation.evaluator import Evaluator
 
-    evaluator = Evaluator(open_model(options.weights, device=options.device, trust=options.trust), options)
+    # Weights alone know no names.
+    names = options.data if options.arch and Path(options.data).suffix in (".yaml", ".yml") else None
+    how = {"device": options.device, "trust": options.trust, "arch": options.arch, "data": names}
+    evaluator = Evaluator(open_model(options.weights, **how), options)
     for label in (label for image in images for label in image.labels):
         check_class(label, len(evaluator.detector.names))
     tally, folder = Tally(), folder or new_folder(options.project, options.name, options.exist_ok)

@@ -51,12 +51,12 @@ def anchors(levels: int) -> AnchorGenerator:
     return AnchorGenerator(tuple((16 * 2**level,) for level in range(levels)), ((0.5, 1.0),) * levels)
 
 
-def two_stage(kind: type, **parts) -> nn.Module:
+def two_stage(kind: type, labels: int = LABELS, **parts) -> nn.Module:
     """Return a Faster R-CNN, or one with masks."""
     # Regions of 16 pixels are cut out of the middle map.
     pool = MultiScaleRoIAlign(["0", "1", "2"], 3, 2, canonical_scale=16, canonical_level=3)
     sizes = {"rpn_post_nms_top_n_test": 60, "box_detections_per_img": 30} | SIDES
-    return kind(with_pyramid(), LABELS, rpn_anchor_generator=anchors(4), box_roi_pool=pool, **sizes, **parts)
+    return kind(with_pyramid(), labels, rpn_anchor_generator=anchors(4), box_roi_pool=pool, **sizes, **parts)
 
 
 KINDS = {
@@ -91,3 +91,8 @@ def small_model(kind: str, seed: int = 0) -> nn.Module:
         for module in last:
             module.weight *= 0.3
     return model
+
+
+def faster_rcnn(num_classes: int) -> nn.Module:
+    """Return a new Faster R-CNN of the size of these, for so many labels: an architecture for --arch."""
+    return two_stage(FasterRCNN, num_classes)

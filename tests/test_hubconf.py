@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import small_torchvision
 import torch
 from scenes import confident_detector, picture, save_checkpoint
+from small_torchvision import small_model
 
 import hubconf
 
@@ -97,3 +99,12 @@ def test_a_mistake_in_the_command_is_one_line(capsys):
 def test_scripts_run_from_any_folder(script, tmp_path):
     command = [sys.executable, f"{ROOT}/{script}", "--help"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_the_explainer_takes_models_of_torchvision(tmp_path):
+    model = small_model("Faster R-CNN")
+    assert load("explainer", path=model, device="cpu").detector.names == {0: "class0", 1: "class1", 2: "class2"}
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    arch = f"{Path(small_torchvision.__file__)}:faster_rcnn"
+    explainer = load("explainer", path=tmp_path / "mine.pth", device="cpu", arch=arch, conf_thres=0.2)
+    assert explainer(picture()).detections

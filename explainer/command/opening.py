@@ -12,6 +12,7 @@ from pathlib import Path
 
 from explainer.command.options import Options
 from explainer.detectors.predictions import NOT_FOUND
+from explainer.detectors.torchvision_models import FUNCTION, is_state
 from explainer.detectors.weights import check_there, check_weights, model_names, open_model
 from explainer.errors import UsageError
 from explainer.files.labels import Labels, Written, boxes_of, check_class, check_classes_of
@@ -82,7 +83,8 @@ def open_run(options: Options) -> Job:
     """Return what a run needs; UsageError for what cannot work, before any model is loaded where that is possible."""
     options, stopped = (options, None) if options.resume is None else stopped_run(options)
     for weights in options.compare or (options.weights,):
-        check_layers_there(check_weights(weights), [way.method for way in options.variants])
+        entries = check_weights(weights, arch_of(weights, options))
+        check_layers_there(entries, [way.method for way in options.variants])
     check_there(options.compare or ())
     known = KnownBoxes(options.boxes, options.labels)
     if options.view_img:
@@ -153,7 +155,9 @@ def keep_options(folder: Path, options: Options, begin: int) -> None:
 
 def with_absolute_paths(options: Options) -> Options:
     """Return options that mean the same in another working folder."""
-    return replace(options, **{name: absolute(name, getattr(options, name)) for name in PATHS})
+    written = FUNCTION.fullmatch(options.arch or "")
+    arch = f"{os.path.abspath(written['file'])}:{written['function']}" if written else options.arch
+    return replace(options, arch=arch, **{name: absolute(name, getattr(options, name)) for name in PATHS})
 
 
 def absolute(name: str, value: object) -> object:
@@ -247,13 +251,18 @@ def open_explainer(options: Options):
 
     how = {name: getattr(options, name) for name in ("device", "half", "data", "trust", "dnn")}
     if options.compare:
-        models = [open_model(entry, **how) for entry in options.compare]
+        models = [open_model(entry, arch=arch_of(entry, options), **how) for entry in options.compare]
         names = model_names(options.compare)
         return Comparer(models, names=names, each_layer=options.each_layer, **options.settings)
-    model, ways = open_model(options.weights, **how), options.variants
+    model, ways = open_model(options.weights, arch=options.arch, **how), options.variants
     if len(ways) > 1:
         return Comparer(model, each_layer=options.each_layer, **options.settings)
     return Explainer(model, **vars(ways[0]))
+
+
+def arch_of(weights, options: Options) -> str | None:
+    """Return the architecture of some weights; of several that are compared, --arch is that of the .pth files."""
+    return options.arch if not options.compare or is_state(weights) else None
 
 
 class KnownBoxes:

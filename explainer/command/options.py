@@ -63,6 +63,12 @@ class Options(Settings):
         nargs="+",
         metavar="FILE",
     )
+    arch: str | None = option(
+        None,
+        "what a file of weights alone belongs to: the name of a torchvision model, or file.py:function, which is run",
+        group="model and source",
+        metavar="NAME",
+    )
     compare: tuple | None = option(
         None,
         "checkpoints to compare, in place of --weights: a.pt b.pt",

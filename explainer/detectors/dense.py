@@ -32,6 +32,10 @@ class Dense(Pyramidal):
         """Return how many labels the head knows, with the background."""
         return self.model.head.classification_head.num_classes
 
+    def head_parts(self) -> tuple[nn.Module, ...]:
+        """Return the modules that the head is run by."""
+        return (self.model.head,)
+
     def head_at(self, level: int, maps: Tensor) -> dict[str, Tensor]:
         """Return what the head makes of one map of the pyramid (B, C, h, w): (B, h w A, ...) by name."""
         return self.model.head([maps])

@@ -68,7 +68,7 @@ class Pyramidal(WhiteBox):
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        self.transform, self.passes = self.model.transform, (self.model.backbone,)
+        self.transform, self.passes = self.model.transform, (self.model.backbone, *self.head_parts())
         self.labels, self.names = labels_and_names(self.model, self.count_labels())
         self.sides = (int(self.transform.min_size[-1]), int(self.transform.max_size))
         self.stride, self.content = int(self.transform.size_divisible), None
@@ -78,6 +78,10 @@ class Pyramidal(WhiteBox):
     @abstractmethod
     def count_labels(self) -> int:
         """Return how many labels the head knows, with the background."""
+
+    @abstractmethod
+    def head_parts(self) -> tuple[nn.Module, ...]:
+        """Return the modules that the head is run by, one after the other."""
 
     @abstractmethod
     def found(self, inputs: list[Tensor], image_size: tuple[int, int]) -> list[Found]:
@@ -341,14 +345,18 @@ def repeated(known: Tensor, batch: int) -> Callable[[Tensor], Tensor]:
 def labels_and_names(model: nn.Module, count: int) -> tuple[Tensor, dict[int, str]]:
     """Return torchvision's label of each class, without the background, and the names of the classes.
 
-    The names are those that the model brings as `names`. A model without any that knows 91 labels is taken for one trained
-    on COCO: of its labels, those that COCO gave up are left out, so that the classes are the usual 80.
+    The names are those that the model brings as `names`. A model that knows 91 labels, and no other names for 90 classes, is
+    taken for one trained on COCO: of its labels, those that COCO gave up are left out, so that the classes are the usual 80.
     """
-    given = getattr(model, "names", None)
-    if given is None and count == len(coco_categories()):
-        known = {label: name for label, name in enumerate(coco_categories()) if label and name != "N/A"}
-        return torch.tensor(list(known)), dict(enumerate(known.values()))
+    given, usual = getattr(model, "names", None), coco_labels()
+    if count == len(coco_categories()) and (given is None or len(given) == len(usual)):
+        return torch.tensor(list(usual)), names_by_index(given or list(usual.values()), len(usual))
     return torch.arange(1, count), names_by_index(given, count - 1)
+
+
+def coco_labels() -> dict[int, str]:
+    """Return the labels that COCO's objects have, with their names."""
+    return {label: name for label, name in enumerate(coco_categories()) if label and name != "N/A"}
 
 
 def coco_categories() -> list[str]:

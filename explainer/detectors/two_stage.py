@@ -31,6 +31,11 @@ class TwoStage(Pyramidal):
             )
         return scores.out_features
 
+    def head_parts(self) -> tuple[nn.Module, ...]:
+        """Return the modules that the head is run by: what proposes regions, and what reads them."""
+        heads = self.model.roi_heads
+        return self.model.rpn, heads.box_roi_pool, heads.box_head, heads.box_predictor
+
     def levels_read(self) -> tuple[int, ...]:
         """Return the numbers of the maps of the pyramid that regions are cut out of."""
         read = getattr(self.model.roi_heads.box_roi_pool, "featmap_names", self.map_names)

@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 
 from explainer.detectors.detector import Detector
+from explainer.detectors.torchvision_models import is_builder, is_state, open_builder, open_state, pyramidal
 from explainer.errors import UsageError
 from explainer.files.sources import read_yaml
 
@@ -28,18 +29,32 @@ def with_suffix(weights):
     return f"{weights}.pt" if is_official else weights
 
 
-def check_weights(weights) -> tuple:
-    """Return the weights as a tuple, official names with their suffix; UsageError for files that cannot hold a model."""
+def check_weights(weights, arch: str | None = None) -> tuple:
+    """Return the weights as a tuple, official names with their suffix; UsageError for files that cannot hold a model.
+
+    arch: what is built for files of weights alone.
+    """
     entries = with_suffix(tuple(weights) if isinstance(weights, (list, tuple)) else (weights,))
-    for entry in entries:
-        if not isinstance(entry, (str, Path)) or Path(entry).suffix.lower() == ".pt":
+    files = [entry for entry in entries if isinstance(entry, (str, Path))]
+    if arch and not any(is_checkpoint(entry) or is_state(entry) for entry in files):
+        raise UsageError(f"--arch {arch} says what a file of weights belongs to, and none is given; leave it out")
+    for entry in files:
+        if is_checkpoint(entry) and not arch:
             continue
         other = f"weights '{entry}' is no .pt checkpoint"
-        if not is_exported(entry):
-            raise UsageError(f"{other} and no exported model; give the .pt file, or one of {', '.join(EXPORTS)}")
+        if not any(known(entry) for known in (is_exported, is_builder, is_state, is_checkpoint)):
+            raise UsageError(
+                f"{other} and no exported model; give the .pt file, or one of {', '.join(EXPORTS)}, "
+                "or weights of a torchvision model in a .pth file with --arch"
+            )
         if len(entries) > 1:
             raise UsageError(f"{other}, and only those make an ensemble; give one file")
     return entries
+
+
+def is_checkpoint(entry: str | Path) -> bool:
+    """Return whether weights name a file as train.py saves it."""
+    return Path(entry).suffix.lower() == ".pt"
 
 
 def is_exported(entry) -> bool:
@@ -65,29 +80,58 @@ def model_names(models: Sequence) -> list[str]:
 
 
 def open_model(
-    weights, *, device: str = "", half: bool = False, data: str | None = None, trust: bool = False, dnn: bool = False
+    weights,
+    *,
+    device: str = "",
+    half: bool = False,
+    data: str | None = None,
+    trust: bool = False,
+    dnn: bool = False,
+    arch: str | None = None,
 ):
     """Return a detection model in evaluation mode and on its device; a list of several for an ensemble.
 
     weights: the path or official name of a .pt checkpoint, or several, or a model that is already loaded, which comes
-    back as it is, or the path of an exported model, which gives a DetectMultiBackend. data: a dataset YAML whose class
-    names replace those of the checkpoint. dnn: run ONNX files by OpenCV.
-    Nothing but an official checkpoint that is not at hand is downloaded. UsageError says what is wrong with a file.
+    back as it is, or the path of an exported model, which gives a DetectMultiBackend, or the name of a torchvision model, or
+    a file of weights alone, whose architecture is `arch`. data: a dataset YAML whose class names replace those of the
+    checkpoint. dnn: run ONNX files by OpenCV.
+    Nothing but official weights that are not at hand are downloaded. UsageError says what is wrong with a file.
     """
     from torch import nn
 
-    from explainer.checkpoints.repair import count_classes
-
-    entries = check_weights(weights)
+    entries = check_weights(weights, arch)
     place = open_device(device) if any(isinstance(entry, (str, Path)) for entry in entries) else None
     if is_exported(entries[0]):
         check_program(entries[0], trust)
         return load_exported(entries[0], trust=trust, device=place, fp16=half, data=data, dnn=dnn)
-    models = [load(entry, place, half, trust) if isinstance(entry, (str, Path)) else entry for entry in entries]
+    if is_builder(entries[0]) or is_state(entries[0]) or arch:
+        models = [open_torchvision(entries[0], place, half, trust, arch)]
+    else:
+        models = [load(entry, place, half, trust) if isinstance(entry, (str, Path)) else entry for entry in entries]
     if data:
         for model in models:
-            model.names = class_names_of(data, count_classes(model))
+            model.names = class_names_of(data, class_count_of(model))
     return models[0] if len(models) == 1 else nn.ModuleList(models)
+
+
+def open_torchvision(entry: str | Path, device, half: bool, trust: bool, arch: str | None):
+    """Return a model of torchvision, by its name or by the file of its weights, in full precision."""
+    from utils.general import LOGGER
+
+    if half:
+        LOGGER.warning("WARNING ⚠️ models of torchvision run in full precision")
+    model = open_builder(entry) if is_builder(entry) else open_state(existing(entry), arch, trust)
+    if pyramidal(model) is None:
+        raise UsageError(f"{entry} holds a {type(model).__name__}, and a .pth file is one of torchvision's detectors")
+    return model.to(device).float().eval()
+
+
+def class_count_of(model) -> int:
+    """Return how many classes a loaded model tells apart."""
+    from explainer.checkpoints.repair import count_classes
+
+    kind = pyramidal(model)
+    return count_classes(model) if kind is None else len(kind(model).names)
 
 
 def detector_of(model, imgsz: tuple[int, int] | None) -> Detector:
@@ -98,7 +142,6 @@ def detector_of(model, imgsz: tuple[int, int] | None) -> Detector:
     if isinstance(model, Detector):
         return model
     from explainer.detectors.exported import Exported, exported_backend
-    from explainer.detectors.torchvision_models import pyramidal
     from explainer.detectors.yolov5 import YOLOv5
 
     opened = open_model(model)
@@ -170,6 +213,13 @@ def find_or_download(path: str | Path) -> str | Path:
     return found
 
 
+def existing(path: str | Path) -> str | Path:
+    """Return the path of a file that is there; UsageError for one that is not."""
+    if not Path(path).is_file():
+        raise UsageError(f"weights '{path}' do not exist; check their path")
+    return path
+
+
 def bundled_demo(root: Path = ROOT) -> tuple[Path, Path] | None:
     """Return the demo's checkpoint and its folder of scenes; None in a tree that has none."""
     model, scenes = root / "data/demo/demo.pt", root / "data/demo/images"
@@ -184,8 +234,8 @@ def demo_hint(root: Path = ROOT) -> str:
 def check_there(weights: tuple) -> None:
     """Raise UsageError for a checkpoint that is not there; one of an official name is downloaded."""
     for entry in weights:
-        if isinstance(entry, (str, Path)):
-            find_or_download(entry)
+        if isinstance(entry, (str, Path)) and not is_builder(entry):
+            existing(entry) if is_state(entry) else find_or_download(entry)
 
 
 def open_device(device: str):

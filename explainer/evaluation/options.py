@@ -46,6 +46,12 @@ class Evaluation:
     weights: str | tuple = option(
         ROOT / "yolov5s.pt", "checkpoint, or several for an ensemble", group="model and data", nargs="+", metavar="FILE"
     )
+    arch: str | None = option(
+        None,
+        "what a file of weights alone belongs to: the name of a torchvision model, or file.py:function, which is run",
+        group="model and data",
+        metavar="NAME",
+    )
     data: str = option(
         ROOT / "data/coco128.yaml",
         "dataset YAML, or a folder, a .txt list or a single image; labels beside them are used",
