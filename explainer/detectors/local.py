@@ -134,6 +134,18 @@ class LocalScores(HeadScores):
         """What the target gives for the image as it is, (D,)."""
         return self.baseline
 
+    @cached_property
+    def baseline(self) -> Tensor:
+        """What the head gives for the parts as they are, (D,)."""
+        return self._graph[0].detach()
+
+    @cached_property
+    def _graph(self) -> tuple[Tensor, list[Tensor]]:
+        """The scores (D,) with their graph, and its leaves: the parts of each map."""
+        leaves = [part.detach().requires_grad_() for part in self.base]
+        with torch.enable_grad():
+            return self.of_features(leaves)[0], leaves
+
     @property
     def levels(self) -> list[int]:
         """The numbers of the maps that the scores depend on."""
@@ -150,10 +162,9 @@ class LocalScores(HeadScores):
     @cached_property
     def _at_parts(self) -> list[Tensor]:
         """The gradient of the scores at the parts of each map, (R_l, C, a, b)."""
-        leaves = [part.detach().requires_grad_() for part in self.base]
-        with torch.enable_grad():
-            total = self.of_features(leaves)[0].sum()
-        return [each[0] for each in torch.autograd.grad(total, leaves, materialize_grads=True)]
+        scores, leaves = self._graph
+        gradients = torch.autograd.grad(scores.sum(), leaves, retain_graph=True, materialize_grads=True)
+        return [each[0] for each in gradients]
 
     def head_gradient(self, index: int) -> HeadGradient:
         """Return the gradient (1, C, h, w) of one score at each map of the pyramid, None where it is zero."""
@@ -169,13 +180,11 @@ class LocalScores(HeadScores):
     @cached_property
     def _curvature_at_parts(self) -> list[tuple[Tensor, Tensor]]:
         """The gradient at the parts of each map, and the product of the Hessian and the parts."""
-        leaves = [part.detach().requires_grad_() for part in self.base]
-        with torch.enable_grad():
-            total = self.of_features(leaves)[0].sum()
-            slopes = torch.autograd.grad(total, leaves, create_graph=True, materialize_grads=True)
+        scores, leaves = self._graph
+        slopes = torch.autograd.grad(scores.sum(), leaves, create_graph=True, materialize_grads=True)
         known = [slope if slope.requires_grad else slope.detach().requires_grad_() for slope in slopes]
         products = torch.autograd.grad(
-            known, leaves, [leaf.detach() for leaf in leaves], allow_unused=True, materialize_grads=True
+            known, leaves, [leaf.detach() for leaf in leaves], retain_graph=True, materialize_grads=True
         )
         return [(slope.detach()[0], product[0]) for slope, product in zip(slopes, products, strict=True)]
 
