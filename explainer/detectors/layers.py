@@ -1,4 +1,4 @@
-"""The numbered layers of a YOLOv5 model: their names, where a map can be read, and running a part of them again.
+"""The numbered layers of a YOLO model: their names, where a map can be read, and running a part of them again.
 
 A layer is known by its dotted name in the model, such as `model.17` or `model.23.cv3.act`. The places are rules on the
 structure, not lists of indices, so that they hold for every family, size and head. Each rule gives the indices of the layers
@@ -51,10 +51,11 @@ class Structure:
 
     prefix   what stands before `model.` in the names of its layers: "" or, in an ensemble, "0.", "1."
     sources  the indices of the layers that feed the head, one for each stride
+    strides  pixels of the input per cell of each of them, for a head that does not know
     """
 
-    def __init__(self, model: nn.Module, prefix: str = ""):
-        self.model, self.prefix = model, prefix
+    def __init__(self, model: nn.Module, prefix: str = "", strides: list[float] | None = None):
+        self.model, self.prefix, self._strides = model, prefix, strides
         self.layers, self.head = model.model, model.model[-1]
         self.sources = self.inputs(len(self.layers) - 1)
 
@@ -66,7 +67,7 @@ class Structure:
     @property
     def strides(self) -> list[float]:
         """Pixels of the input per cell of each head input."""
-        return self.head.stride.tolist()
+        return self.head.stride.tolist() if self._strides is None else self._strides
 
     def levels(self) -> list[Level]:
         """Return the inputs of the head, in the head's order."""

@@ -142,9 +142,12 @@ def detector_of(model, imgsz: tuple[int, int] | None) -> Detector:
     if isinstance(model, Detector):
         return model
     from explainer.detectors.exported import Exported, exported_backend
+    from explainer.detectors.ultralytics import ultralytics_detector, ultralytics_model
     from explainer.detectors.yolov5 import YOLOv5
 
     opened = open_model(model)
+    if (found := ultralytics_model(opened)) is not None:
+        return ultralytics_detector(found)
     backend = exported_backend(opened)
     if backend is not None:
         return Exported(backend, imgsz)

@@ -13,19 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from explainer.checkpoints.repair import names_by_index
-from explainer.detectors.detector import HEAD, IMAGE, Layers, Place, Suppression
+from explainer.detectors.detector import IMAGE, Suppression
 from explainer.detectors.head import CellScores, HeadRecording, HeadScores, WholeScores
-from explainer.detectors.layers import RULES, Above, Structure, head_inputs_of, needed_above
+from explainer.detectors.layers import Above, Structure, head_inputs_of, needed_above
+from explainer.detectors.numbered import Numbered
 from explainer.detectors.predictions import Detection, Kept, Predictions, Target
-from explainer.detectors.white_box import Twin, WhiteBox, adds_bias
+from explainer.detectors.white_box import Twin, adds_bias
 from explainer.errors import UsageError
 from explainer.maps.heatmaps import Letterbox
 
 
-class YOLOv5(WhiteBox):
+class YOLOv5(Numbered):
     """The detection models found inside what the caller holds: DetectionModel, Ensemble, DetectMultiBackend or AutoShape.
 
-    structures     one for each detection model, several in an ensemble; `passes` are the models, `heads` their heads
+    passes         the models that its structures are those of, and
+    heads          their heads
     levels         the inputs of the heads, in the order of the predictions
     columns        of a raw prediction: x, y, w, h, objectness and one for each class
     channels_last  whether it may be given the channels of a pixel side by side in memory
@@ -129,50 +131,6 @@ class YOLOv5(WhiteBox):
         kept = suppressed(recording.raw, suppression)
         return kept.detections(recording, letterbox, self.names, self.strides), kept.boxes_xyxy
 
-    def layers_at(self, place: Place) -> Layers:
-        """Return the layers at a place; at the head they stand for what the head alone makes of them."""
-        by_level = [
-            tuple(structure.name(index) for index in indices)
-            for structure in self.structures
-            for indices in RULES[place](structure, lambda structure=structure: self.cell_sizes(structure))
-        ]
-        return Layers(tuple(by_level), at_head=place == HEAD)
-
-    def layers_called(self, requested: tuple[str | int, ...]) -> Layers:
-        """Return the layers that a user names, by index or by name; UsageError lists what there is."""
-        by_level = []
-        for structure in self.structures:
-            names = tuple(dict.fromkeys(structure.called(entry) for entry in requested))
-            by_level += [names] * len(structure.sources)
-        return Layers(tuple(by_level))
-
-    @torch.no_grad()
-    def cell_sizes(self, structure: Structure) -> dict[int, float]:
-        """Return the input's pixels per cell of each numbered layer that gives a map, seen in one pass of a black image."""
-        side, sizes = 2 * int(max(structure.strides)), {}
-
-        def look(index: int):
-            def measure(layer, args, output):
-                if isinstance(output, Tensor) and output.ndim == 4:
-                    sizes[index] = side / output.shape[3]
-
-            return measure
-
-        with ExitStack() as stack, self.borrowed() as lent:
-            for index, layer in enumerate(lent.structures[self.structures.index(structure)].layers):
-                stack.callback(layer.register_forward_hook(look(index)).remove)
-            lent.predict(torch.zeros(1, 3, side, side, device=lent.device, dtype=lent.dtype))
-        return sizes
-
-    def structure_of(self, layer: str) -> tuple[Structure, int]:
-        """Return the model that a layer belongs to, and the index of its numbered layer."""
-        structure = next(each for each in self.structures if layer.startswith(f"{each.prefix}model."))
-        return structure, int(layer.removeprefix(f"{structure.prefix}model.").split(".")[0])
-
-    def runs_by_itself(self, layer: str) -> bool:
-        """Return whether a layer is one of the numbered ones itself, not a part of one."""
-        return layer.rpartition(".")[0] in {f"{structure.prefix}model" for structure in self.structures}
-
     def needed_above(self, layer: str) -> tuple[str, ...]:
         """Return the names of the layers to record, so that what lies above a layer can be run again."""
         structure, index = self.structure_of(layer)
@@ -194,16 +152,6 @@ class YOLOv5(WhiteBox):
             if adds_bias(module) and not name.startswith(self._in_heads)
         ]
         return (IMAGE, *below, *(level.output for level in self.levels if adds_bias(level.convolution)))
-
-    def randomisable(self) -> dict[str, list[nn.Module]]:
-        """Return the parts whose weights a sanity check shuffles, by stage: the head, then the neck, then the backbone."""
-        stages = {"head": [], "neck": [], "all": []}
-        for structure in self.structures:
-            neck, head = structure.backbone_end + 1, len(structure.layers) - 1
-            stages["head"] += structure.layers[head:]
-            stages["neck"] += structure.layers[neck:head]
-            stages["all"] += structure.layers[:neck]
-        return stages
 
     def twin(self) -> Twin:
         """Return a new twin, with structures around its own modules and heads that do not write in place.

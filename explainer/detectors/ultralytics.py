@@ -1,0 +1,365 @@
+"""Detectors of the ultralytics package: YOLOv8 and what followed, YOLOv5u, YOLOv3u and RT-DETR.
+
+Their predictions have no objectness: how sure they are of an object is the probability of its class. A Detect head predicts
+one box at each cell of each of its inputs, as distances of its sides from the cell's centre. Boxes and classes come from
+branches of their own, each with a few 3x3 convolutions, so that a prediction depends on some cells around its own.
+Dual heads have a second pair of branches that give each object one prediction and need no suppression; which pair counts is
+what the model itself says (`model.end2end`).
+
+This module imports nothing of that package: a model brings its own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain
+
+import torch
+from torch import Tensor, nn
+
+from explainer.checkpoints.repair import names_by_index
+from explainer.detectors.detector import IMAGE, Layers, Place, Rerun, Scores, Suppression
+from explainer.detectors.layers import RULES, Structure, head_inputs_of
+from explainer.detectors.numbered import Numbered
+from explainer.detectors.predictions import Detection, Kept, Predictions, Recording, Target
+from explainer.detectors.white_box import GraphRecording, GraphScores, Twin, adds_bias
+from explainer.errors import UsageError
+from explainer.maps.heatmaps import Letterbox
+
+TASKS = "ultralytics.nn.tasks"
+# Heads whose boxes are upright and whose classes are fixed: all that is read of them is what Detect has.
+CELL_HEADS = ("Detect", "v10Detect", "Segment", "Segment26", "Pose", "Pose26")
+QUERY_HEAD = "RTDETRDecoder"
+# An input's sides are multiples of so many pixels, though a head's strides may all be smaller.
+SMALLEST_STRIDE = 32
+# Classes are moved apart by so many pixels, so that boxes suppress those of their own class alone.
+BETWEEN_CLASSES = 7680
+MOST_CANDIDATES = 30_000
+
+# Predictions (R,) int64, their confidences and their classes int64, most confident first.
+Candidates = tuple[Tensor, Tensor, Tensor]
+
+
+class Ultralytics(Numbered):
+    """A model whose head predicts at cells: Detect, with a distribution for each side or without, dual or not.
+
+    structure  of the numbered layers
+    head       the last of them
+    """
+
+    # A detection stands for its own prediction alone.
+    own_rows = True
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self._find_structure()
+        self.names = names_by_index(getattr(self.model, "names", None), self.head.nc)
+        self.strides = self._strides()
+        self.stride = max(SMALLEST_STRIDE, *(stride or 0 for stride in self.strides))
+
+    def _find_structure(self) -> None:
+        """Look at the layers of the model."""
+        self.structure = Structure(self.model)
+        self.structures, self.head = [self.structure], self.structure.head
+
+    def _strides(self) -> tuple[int | None, ...]:
+        """Return the pixels of the input per cell of each level."""
+        return tuple(int(stride) for stride in self.structure.strides)
+
+    def forward(self, images: Tensor) -> Predictions:
+        """Return the predictions (B, N), float32, for images (B, 3, h, w; 0..1), differentiable where gradients are on."""
+        with plain_gradients(self.modules):
+            features = head_inputs_of(self, images, list(range(len(self.structure.sources))))
+            return self.of_features(features, images.shape[2:])
+
+    def of_features(self, features: list[Tensor], input_size: tuple[int, int]) -> Predictions:
+        """Return the predictions (B, N) that the head makes of its inputs (B, C, h, w), for an image of this size.
+
+        The head's own forward pass is left out: it decodes both branches of a dual head, and keeps its grid from the image
+        before, which may stem from inference mode. What it predicts is the same.
+        """
+        sides, logits = (
+            torch.cat([branch(tensor).flatten(2) for branch, tensor in zip(branches, features, strict=True)], dim=2)
+            for branches in (getattr(self.head, name) for name in self.branch_names)
+        )
+        # In cells, from the centre of the cell to the left, the top, the right and the bottom.
+        distances, logits = in_full(self.head.dfl(sides)), in_full(logits)
+        centres, strides = centres_of_cells(features, self.strides, distances)
+        top_left, bottom_right = distances.split(2, dim=1)
+        middle = centres + (bottom_right - top_left) / 2
+        boxes_xywh = torch.cat((middle, top_left + bottom_right), dim=1) * strides
+        return Predictions(boxes_xywh.mT, None, logits.sigmoid().mT)
+
+    @property
+    def end_to_end(self) -> bool:
+        """Whether the model takes the branches that need no suppression."""
+        return bool(getattr(self.head, "end2end", False))
+
+    @property
+    def branch_names(self) -> tuple[str, str]:
+        """The attributes of the head that hold its branches, a list with one for each level: for boxes, for classes."""
+        return ("one2one_cv2", "one2one_cv3") if self.end_to_end else ("cv2", "cv3")
+
+    def level_ends(self, predictions: Predictions) -> tuple[int, ...]:
+        """Return for each level the index after its last prediction.
+
+        An input's sides are multiples of the largest stride, so that the numbers of cells are as the strides say.
+        """
+        count, shares = len(predictions.boxes_xywh), [stride**-2 for stride in self.strides]
+        return tuple(round(count * share / sum(shares)) for share in accumulate(shares))
+
+    def detect(
+        self, recording: Recording, letterbox: Letterbox, suppression: Suppression
+    ) -> tuple[list[Detection], Tensor]:
+        """Return the detections, most confident first, and their boxes (D, 4) xyxy in input pixels, unclipped.
+
+        They are those of the package's own predictor: of its suppression, or of the choice of an end-to-end head.
+        """
+        from torchvision.ops import box_convert, nms
+
+        rows, confidences, classes = self.candidates(recording.predictions)
+        chosen = confidences > suppression.conf_thres
+        if suppression.classes:
+            chosen &= torch.isin(classes, classes.new_tensor(suppression.classes))
+        rows, confidences, classes = rows[chosen], confidences[chosen], classes[chosen]
+        boxes = box_convert(recording.predictions.boxes_xywh[rows], "cxcywh", "xyxy")
+        best = slice(suppression.max_det)
+        if not self.end_to_end:
+            best = nms(boxes + classes[:, None] * BETWEEN_CLASSES, confidences, suppression.iou_thres)[best]
+        kept = Kept(rows[best], confidences[best], classes[best], boxes[best])
+        return kept.detections(recording, letterbox, self.names, self.strides), kept.boxes_xyxy
+
+    def candidates(self, predictions: Predictions) -> Candidates:
+        """Return what may become a detection: of an end-to-end head, which counts as many as it gives."""
+        most = self.head.max_det if self.end_to_end else MOST_CANDIDATES
+        return (surest_pairs if self.end_to_end else surest)(predictions.probabilities, most)
+
+    def layers_at(self, place: Place) -> Layers:
+        """Return the layers at a place; at the head, too, a score is differentiated through the graph of the network."""
+        return replace(super().layers_at(place), at_head=False)
+
+    def layers_with_bias(self) -> tuple[str, ...]:
+        """Return the image and the names of all layers that add a bias to what the predictions depend on."""
+        head = f"{self.structure.head_name}."
+        read = tuple(f"{head}{name}." for name in self.branch_names)
+        adding = (name for name, module in self.model.named_modules() if adds_bias(module))
+        return (IMAGE, *(name for name in adding if not name.startswith(head) or name.startswith(read)))
+
+    def twin(self) -> Twin:
+        """Return a new twin, with a structure around its own modules."""
+        twin = super().twin()
+        twin.detector._find_structure()
+        return twin
+
+
+class RTDETR(Ultralytics):
+    """A model whose head decodes queries: the tokens, cells of its inputs, that its encoder is surest of.
+
+    https://arxiv.org/abs/2304.08069. A prediction is a query, which stands at the rank of its token. So that it stays the
+    same when its score is asked of another image, or of other activations, the tokens of the recorded pass are decoded then.
+
+    tokens  (queries,) those of the first image of the last pass, by rank
+    fixed   those that are decoded whatever the encoder says, None where it is asked
+    """
+
+    cells_across = 5
+    # It is trained on squares.
+    rectangular = False
+    end_to_end = True
+
+    def __init__(self, model: nn.Module):
+        self.tokens: Tensor | None = None
+        self.fixed: Tensor | None = None
+        super().__init__(model)
+
+    def _strides(self) -> tuple[int | None, ...]:
+        """Return one level: a query looks at cells of all inputs."""
+        return (None,)
+
+    def of_features(self, features: list[Tensor], input_size: tuple[int, int]) -> Predictions:
+        """Return the predictions (B, N) that the head makes of its inputs (B, C, h, w), for an image of this size."""
+        handle = self.head.enc_score_head.register_forward_hook(lambda module, args, scores: self._choose(scores))
+        try:
+            boxes, logits, *_ = self.head(features)[1]
+        finally:
+            handle.remove()
+        height, width = input_size
+        boxes_xywh = in_full(boxes[-1]) * torch.tensor([width, height, width, height], device=boxes.device)
+        return Predictions(boxes_xywh, None, in_full(logits[-1]).sigmoid())
+
+    def _choose(self, scores: Tensor) -> Tensor:
+        """Return the encoder's scores (B, tokens, classes) of which the head decodes the highest, and remember which."""
+        if self.fixed is None:
+            best = scores[0].detach().amax(dim=1)
+            self.tokens = best.topk(min(self.head.num_queries, len(best))).indices
+            return scores
+        ranks = torch.arange(len(self.fixed), 0, -1, device=scores.device)
+        higher = (scores.detach().amax() + ranks).to(scores.dtype)
+        return scores.index_copy(1, self.fixed, higher[:, None].expand(len(scores), -1, scores.shape[2]))
+
+    @contextmanager
+    def decoding(self, tokens: Tensor) -> Iterator[None]:
+        """Decode these tokens (queries,), for the time of the context."""
+        self.fixed = tokens
+        try:
+            yield
+        finally:
+            self.fixed = None
+
+    def level_ends(self, predictions: Predictions) -> tuple[int, ...]:
+        """Return the number of predictions: all are of one level."""
+        return (len(predictions.boxes_xywh),)
+
+    def candidates(self, predictions: Predictions) -> Candidates:
+        """Return what may become a detection: of all queries and classes as many as there are queries."""
+        return surest_pairs(predictions.probabilities, self.head.num_queries)
+
+    def record(self, image: Tensor, layers: tuple[str, ...], with_graph: bool) -> QueryRecording:
+        """Run one forward pass of an image (1, 3, h, w; 0..1) and keep what `QueryRecording` lists of these layers."""
+        recording = super().record(image, layers, with_graph)
+        return QueryRecording(**vars(recording), tokens=self.tokens)
+
+    def scores(self, recording: Recording, target: Target, *, at_head: bool = False) -> Scores:
+        """Return the scores of a target, and how they depend on what was recorded."""
+        return QueryScores(self, recording, target)
+
+    def layers_at(self, place: Place) -> Layers:
+        """Return the layers at a place, of all inputs of the head together: a query looks at each of them."""
+        sizes = self.cell_sizes(self.structure)
+        structure = Structure(self.model, strides=[sizes[source] for source in self.structure.sources])
+        indices = dict.fromkeys(chain.from_iterable(RULES[place](structure, lambda: sizes)))
+        return Layers((tuple(map(structure.name, indices)),))
+
+    def layers_called(self, requested: tuple[str | int, ...]) -> Layers:
+        """Return the layers that a user names, by index or by name; UsageError lists what there is."""
+        return Layers(super().layers_called(requested).by_level[:1])
+
+    def layers_with_bias(self) -> tuple[str, ...]:
+        """Refuse: most of what the decoder adds to a score are biases of tokens, not of places."""
+        raise UsageError(
+            "FullGrad adds up the biases of convolutions, and RT-DETR decodes its scores by a transformer, whose biases "
+            "have no place in the image; take another --method"
+        )
+
+    def twin(self) -> Twin:
+        """Return a new twin, whose head makes anchors of its own: those of the model may stem from inference mode."""
+        twin = super().twin()
+        vars(twin.detector.head).update(shapes=[])
+        return twin
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryRecording(GraphRecording):
+    """A recording that knows which tokens were decoded, (queries,) by rank."""
+
+    tokens: Tensor
+
+
+class QueryScores(GraphScores):
+    """Scores of queries: where single ones count, the same tokens are decoded again."""
+
+    def rerun(self, layer: str) -> Rerun:
+        """Return the network, to be run again with other activations in a layer's place."""
+        whole = super().rerun(layer)
+
+        def run(activations: Tensor) -> Tensor:
+            with self._same_queries():
+                return whole.run(activations)
+
+        return replace(whole, run=run)
+
+    def of_images(self, images: Tensor) -> Tensor:
+        """Return the scores (B, D) of other images (B, 3, h, w)."""
+        with self._same_queries():
+            return super().of_images(images)
+
+    def curvatures(self, index: int, layers: tuple[str, ...]) -> list:
+        """Refuse: torch cannot differentiate twice how a query samples the inputs of the head."""
+        raise UsageError(
+            "torch cannot differentiate RT-DETR twice, which this method needs; take another --method, such as GradCAM"
+        )
+
+    def _same_queries(self) -> AbstractContextManager[None]:
+        """Decode the tokens that were recorded, unless the scores compare all predictions."""
+        return nullcontext() if self.target.rows is None else self.detector.decoding(self.recording.tokens)
+
+
+@contextmanager
+def plain_gradients(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Have what normalisations give, for the time of the context, hand on gradients in plain order of memory.
+
+    Where an attention reads a map as tokens, their gradient comes back with the channels of a cell side by side. Of one image
+    torch (2.14 on a CPU) then takes the wrong numbers for that of a normalisation by fixed statistics.
+    """
+
+    def watch(module: nn.Module, args: tuple, output: Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(Tensor.contiguous)
+
+    norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+    with ExitStack() as stack:
+        for norm in norms:
+            stack.callback(norm.register_forward_hook(watch).remove)
+        yield
+
+
+def surest(probabilities: Tensor, most: int) -> Candidates:
+    """Return each prediction with its best class, the surest `most` of them; probabilities: (N, classes)."""
+    confidences, classes = probabilities.max(dim=1)
+    confidences, rows = confidences.sort(descending=True, stable=True)
+    return rows[:most], confidences[:most], classes[rows[:most]]
+
+
+def surest_pairs(probabilities: Tensor, most: int) -> Candidates:
+    """Return the `most` pairs of a prediction and a class that are surest, as heads without suppression choose them.
+
+    probabilities: (N, classes). Only the `most` predictions that are surest of any class are looked at; one can come with
+    several classes.
+    """
+    rows = probabilities.amax(dim=1).topk(min(most, len(probabilities))).indices
+    confidences, pairs = probabilities[rows].flatten().topk(len(rows))
+    count = probabilities.shape[1]
+    return rows[pairs // count], confidences, pairs % count
+
+
+def centres_of_cells(features: list[Tensor], strides: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the centres (2, N) of all cells of maps (B, C, h, w), x and y in cells, and the stride (N,) of each.
+
+    like: a tensor of their dtype and device
+    """
+    centres, of_cells = [], []
+    for tensor, stride in zip(features, strides, strict=True):
+        y, x = (torch.arange(side, dtype=like.dtype, device=like.device) + 0.5 for side in tensor.shape[2:])
+        grid = torch.meshgrid(x, y, indexing="xy")
+        centres.append(torch.stack(grid).flatten(1))
+        of_cells.append(like.new_full((grid[0].numel(),), stride))
+    return torch.cat(centres, dim=1), torch.cat(of_cells)
+
+
+def in_full(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32, or in what is finer."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def ultralytics_model(model: nn.Module) -> nn.Module | None:
+    """Return the model of the ultralytics package inside what the caller holds; None where there is none."""
+    inner = model
+    while isinstance(inner, nn.Module):
+        if any(kind.__module__ == TASKS for kind in type(inner).__mro__):
+            return inner
+        inner = getattr(inner, "model", None)
+    return None
+
+
+def ultralytics_detector(model: nn.Module) -> Ultralytics:
+    """Return the detector of a model of the ultralytics package; UsageError for one that finds no upright boxes."""
+    head = model.model[-1] if isinstance(getattr(model, "model", None), nn.Sequential) else None
+    kinds = {QUERY_HEAD: RTDETR} | dict.fromkeys(CELL_HEADS, Ultralytics)
+    if type(head).__name__ not in kinds:
+        raise UsageError(
+            f"a {type(model).__name__} with a {type(head).__name__} head cannot be explained; "
+            "of the ultralytics package that can be: YOLOv3u, v5u, v8 to v12, 26 and RT-DETR models that detect"
+        )
+    return kinds[type(head).__name__](model)
