@@ -1,4 +1,4 @@
-"""Read YOLOv5 checkpoints safely: a `.pt` is data, not a program.
+"""Read checkpoints of YOLOv5, and of the ultralytics package, safely: a `.pt` is data, not a program.
 
     model = load_model("best.pt")          # repaired, float32, in evaluation mode
     entries = read_checkpoint("last.pt")   # everything in it: epoch, optimizer, opt, ...
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from explainer.checkpoints.allowed import PATHS, RefusedError, RefusedNameError, check_kind
 from explainer.checkpoints.repair import check_modules, repair, try_out
+from explainer.checkpoints.ultralytics import RefusedPartError, is_of_ultralytics
 from explainer.checkpoints.unpickling import NOT_DATA, DataUnpickler
 from explainer.errors import UsageError
 
@@ -61,16 +62,17 @@ class CheckpointError(UsageError):
     """A checkpoint that cannot be used: one line with the file, what is wrong with it and what to do."""
 
 
-def load_model(path: str | Path, *, trust: bool = False, fuse: bool = False) -> nn.Module:
+def load_model(path: str | Path, *, trust: bool = False, fuse: bool = False, ultralytics: bool = False) -> nn.Module:
     """Return the model in a checkpoint, on the CPU, in float32 and evaluation mode, with old formats brought up to date.
 
     The averaged weights (`ema`) are taken where the file has them, else `model`. A model that detects has read one small
-    black image when it comes back. `trust` is that of `read_checkpoint`; `fuse` merges convolutions with their normalisation.
+    black image when it comes back. `trust` and `ultralytics` are those of `read_checkpoint`; `fuse` merges convolutions with
+    their normalisation.
 
     Raises:
         CheckpointError: if the file cannot be read, or holds no model, or one that does not work.
     """
-    entries = read_checkpoint(path, trust=trust)
+    entries = read_checkpoint(path, trust=trust, ultralytics=ultralytics)
     found = (entries[key] for key in ("ema", "model") if entries.get(key) is not None)
     model = next(found, None)
     if not isinstance(model, nn.Module):
@@ -81,7 +83,8 @@ def load_model(path: str | Path, *, trust: bool = False, fuse: bool = False) -> 
         check_modules(model, Path(path).stat().st_size)
         repaired = repair(model, str(path))
         if fuse and hasattr(repaired, "fuse"):
-            repaired = repaired.fuse().eval()
+            how = {"verbose": False} if is_of_ultralytics(repaired) else {}
+            repaired = repaired.fuse(**how).eval()
         try_out(repaired)
     return repaired
 
@@ -115,13 +118,14 @@ def _is_state_dict(value: object) -> bool:
     return isinstance(value, dict) and bool(value) and all(isinstance(each, Tensor) for each in value.values())
 
 
-def read_checkpoint(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, *, trust: bool = False, ultralytics: bool = False) -> dict[str, Any]:
     """Return the entries of a checkpoint as they were saved, on the CPU: model, ema, epoch, optimizer, opt, names, ...
 
     A file that holds a bare model gives {"model": model}. Paths of the machine that trained come as pure paths.
 
     Args:
         path: a `.pt` file of any YOLOv5 version.
+        ultralytics: take the modules of detectors of the ultralytics package, too, which is imported for them.
         trust: unpickle whatever the file says, which can run any program: for files you made yourself.
 
     Raises:
@@ -131,7 +135,7 @@ def read_checkpoint(path: str | Path, *, trust: bool = False) -> dict[str, Any]:
     with _opened(path) as file, torch.inference_mode(False):
         read = _read_trusting if trust else _reader_for(path, file)
         with _named(path, "is cut short or damaged", "download or copy it again"):
-            content = read(path, file)
+            content = read(path, file, ultralytics)
     if isinstance(content, nn.Module):
         return {"model": content}
     if not isinstance(content, dict):
@@ -151,7 +155,7 @@ def _opened(path: Path) -> BinaryIO:
         raise CheckpointError(f"{path} cannot be opened: {error.strerror}") from error
 
 
-def _reader_for(path: Path, file: BinaryIO) -> Callable[[Path, BinaryIO], Any]:
+def _reader_for(path: Path, file: BinaryIO) -> Callable[[Path, BinaryIO, bool], Any]:
     """Return the function that reads this kind of file, told by its first bytes."""
     start = file.read(64)
     file.seek(0)
@@ -170,6 +174,8 @@ def _advice(error: RefusedError) -> str:
     trust = "--trust (trust=True) unpickles fully, for files you made yourself"
     if not isinstance(error, RefusedNameError):
         return trust
+    if isinstance(error, RefusedPartError):
+        return error.advice
     package = error.module.split(".")[0]
     if package == "ultralytics":
         return "it was saved by the ultralytics package (YOLOv8 or later), not by YOLOv5; give a YOLOv5 checkpoint"
@@ -180,7 +186,7 @@ def _advice(error: RefusedError) -> str:
     return f"a model needs no such thing, and reading it could run a program; {trust}"
 
 
-def _read_zip(path: Path, file: BinaryIO) -> Any:
+def _read_zip(path: Path, file: BinaryIO, ultralytics: bool) -> Any:
     """Read the format of torch 1.6 and later."""
     with zipfile.ZipFile(file) as archive:
         folder = _find_folder(path, archive)
@@ -188,7 +194,8 @@ def _read_zip(path: Path, file: BinaryIO) -> Any:
         order = members.read(f"{folder}byteorder") if f"{folder}byteorder" in archive.namelist() else b"little"
         _check_byte_order(path, order == b"little")
         data = io.BytesIO(members.read(f"{folder}data.pkl"))
-        return DataUnpickler(data, ZipStorages(members, folder), path.stat().st_size).load()
+        storages = ZipStorages(members, folder)
+        return DataUnpickler(data, storages, path.stat().st_size, ultralytics=ultralytics).load()
 
 
 def _find_folder(path: Path, archive: zipfile.ZipFile) -> str:
@@ -260,14 +267,14 @@ def _make_bytes(data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
 
-def _read_legacy(path: Path, file: BinaryIO) -> Any:
+def _read_legacy(path: Path, file: BinaryIO, ultralytics: bool) -> Any:
     """Read the format before torch 1.6: magic number, version, machine, object, storage keys; then the numbers."""
     magic, version, machine = (DataUnpickler(file).load() for _ in range(3))
     if magic != LEGACY_MAGIC or version != LEGACY_VERSION:
         raise pickle.UnpicklingError(f"unknown format version {version}")
     _check_byte_order(path, machine["little_endian"])
     storages = LegacyStorages(path.stat().st_size)
-    content = DataUnpickler(file, storages, path.stat().st_size).load()
+    content = DataUnpickler(file, storages, path.stat().st_size, ultralytics=ultralytics).load()
     keys = DataUnpickler(file).load()
     check_kind(keys, list, "the order of the storages")
     for key in keys:
@@ -324,7 +331,7 @@ class LegacyStorages:
             raise EOFError(f"there are no numbers for {len(missing)} storages")
 
 
-def _read_trusting(path: Path, file: BinaryIO) -> Any:
+def _read_trusting(path: Path, file: BinaryIO, ultralytics: bool) -> Any:
     """Read a file with torch's own reader, which runs what the file says."""
     _reader_for(path, file)
     if zipfile.is_zipfile(file):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from explainer.checkpoints.allowed import RefusedError
+from explainer.checkpoints.ultralytics import CELLS_ACROSS, is_of_ultralytics, largest_stride
 from explainer.errors import printable
 
 # The largest models of YOLOv5 have a thousand modules, six inside each other.
@@ -91,6 +92,12 @@ def try_out(model: nn.Module) -> None:
         RefusedError, or whatever torch raises, for a detection model that does not work; others are not tried.
     """
     layers = model._modules.get("model")
+    if is_of_ultralytics(model):
+        _check_numbering(layers)
+        _check_strides([largest_stride(model)])
+        side = CELLS_ACROSS * int(largest_stride(model))
+        model(torch.zeros(1, 3, side, side))
+        return
     if not isinstance(layers, nn.Sequential) or not len(layers) or not is_head(layers[-1]):
         return
     head, channels = layers[-1], image_channels(model)
@@ -99,9 +106,7 @@ def try_out(model: nn.Module) -> None:
     if len(strides) != head.nl:
         raise RefusedError(f"has a head of {head.nl} levels with {len(strides)} strides")
     # Scripts read the model's own, which can be the largest alone.
-    for stride in (*strides, float(model.stride.max())):
-        if not (math.isfinite(stride) and 1 <= stride <= LARGEST_STRIDE):
-            raise RefusedError(f"has a stride of {stride}")
+    _check_strides([*strides, float(model.stride.max())])
     side = 2 * int(max(strides))
     output = model(torch.zeros(1, channels, side, side))
     _reset_grids(head)
@@ -109,6 +114,13 @@ def try_out(model: nn.Module) -> None:
     columns = 5 + head.nc + getattr(head, "nm", 0)
     if not isinstance(predictions, Tensor) or predictions.ndim != 3 or predictions.shape[2] != columns:
         raise RefusedError(f"gives predictions that have not {columns} columns for its {head.nc} classes")
+
+
+def _check_strides(strides: list[float]) -> None:
+    """Raise RefusedError for a stride that no network has."""
+    for stride in strides:
+        if not (math.isfinite(stride) and 1 <= stride <= LARGEST_STRIDE):
+            raise RefusedError(f"has a stride of {stride}")
 
 
 def _check_numbering(layers: nn.Sequential) -> None:
@@ -265,6 +277,8 @@ def count_classes(model: nn.Module) -> int:
     heads = [module for module in model.modules() if is_head(module)]
     if heads:
         return heads[-1].nc
+    if is_of_ultralytics(model):
+        return model.model[-1].nc
     if getattr(model, "nc", None):
         return model.nc
     last_linear = [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]

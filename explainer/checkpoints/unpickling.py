@@ -38,6 +38,7 @@ from explainer.checkpoints.allowed import (
     check_kind,
     recipe_for_module,
 )
+from explainer.checkpoints.ultralytics import recipe_of_ultralytics
 
 TREE_MODULES = ("models.common", "models.yolo", "models.experimental", "utils.activations")
 # The two open files, and AutoShape addresses on the network too.
@@ -148,13 +149,21 @@ class DataUnpickler(pickle._Unpickler):
 
     dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, file: BinaryIO, load_storage: Callable[[Any], Any] | None = None, file_size: int = 0):
+    def __init__(
+        self,
+        file: BinaryIO,
+        load_storage: Callable[[Any], Any] | None = None,
+        file_size: int = 0,
+        *,
+        ultralytics: bool = False,
+    ):
         """Read from `file`; `load_storage` turns a persistent id into a flat tensor.
 
         file_size: that of the whole checkpoint, in bytes, with the numbers of its tensors.
+        ultralytics: whether it may name the modules of detectors of that package, too.
         """
         super().__init__(BoundedFile(file, MOST_BYTES), encoding="utf-8")
-        self._load_storage = load_storage
+        self._load_storage, self._takes_ultralytics = load_storage, ultralytics
         self._budget = Budget(MOST_STEPS, MOST_BYTES, SPARE_TENSOR_BYTES + 4 * file_size)
         self.dispatch = Stepping(self.dispatch, self._budget)
 
@@ -169,6 +178,8 @@ class DataUnpickler(pickle._Unpickler):
         # Not getattr: looking up a missing attribute makes torch import things.
         if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
             return vars(torch)[name]
+        if self._takes_ultralytics and (recipe := recipe_of_ultralytics(module, name)):
+            return recipe
         cls = find_module_class(module, name)
         if cls is None:
             raise RefusedNameError(module, name)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from explainer.checkpoints.repair import names_by_index
+from explainer.checkpoints.ultralytics import is_of_ultralytics
 from explainer.detectors.detector import IMAGE, Layers, Place, Rerun, Scores, Suppression
 from explainer.detectors.layers import RULES, Structure, head_inputs_of
 from explainer.detectors.numbered import Numbered
@@ -28,7 +29,6 @@ from explainer.detectors.white_box import GraphRecording, GraphScores, Twin, add
 from explainer.errors import UsageError
 from explainer.maps.heatmaps import Letterbox
 
-TASKS = "ultralytics.nn.tasks"
 # Heads whose boxes are upright and whose classes are fixed: all that is read of them is what Detect has.
 CELL_HEADS = ("Detect", "v10Detect", "Segment", "Segment26", "Pose", "Pose26")
 QUERY_HEAD = "RTDETRDecoder"
@@ -347,7 +347,7 @@ def ultralytics_model(model: nn.Module) -> nn.Module | None:
     """Return the model of the ultralytics package inside what the caller holds; None where there is none."""
     inner = model
     while isinstance(inner, nn.Module):
-        if any(kind.__module__ == TASKS for kind in type(inner).__mro__):
+        if is_of_ultralytics(inner):
             return inner
         inner = getattr(inner, "model", None)
     return None

@@ -160,7 +160,7 @@ def load(path: str | Path, device, half: bool, trust: bool):
     from explainer.checkpoints.checkpoint import load_model
     from utils.general import LOGGER
 
-    model = load_model(find_or_download(path), trust=trust, fuse=True).to(device)
+    model = load_model(find_or_download(path), trust=trust, fuse=True, ultralytics=True).to(device)
     if half and device.type == "cpu":
         LOGGER.warning("WARNING ⚠️ half precision needs a GPU; going on in full precision")
     return model.half() if half and device.type != "cpu" else model
