@@ -278,9 +278,8 @@ def test_a_map_is_that_of_grad_cam_itself(name, layer, method):
     settings = {"layer": layer, "imgsz": 160, "max_det": 1, "conf_thres": 0.05}
     lent, recording, letterbox = recorded(detector_of(model, (160, 160)))
     found, boxes = lent.detect(recording, letterbox, Suppression(conf_thres=0.05, max_det=1))
-    target = detections_target(
-        recording.predictions, boxes, torch.tensor([entry.class_index for entry in found]), ("class",)
-    )
+    classes, own = (torch.tensor([getattr(entry, name) for entry in found]) for name in ("class_index", "row"))
+    target = detections_target(recording.predictions, boxes, classes, ("class",), own)
     with getattr(pytorch_grad_cam, method)(OneScore(lent, target), [lent.model.get_submodule(layer)]) as cam:
         theirs = cam(recording.image.clone().requires_grad_(), targets=[ClassifierOutputTarget(0)])[0]
     inside = letterbox.to_image(theirs)
