@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from explainer.checkpoints.allowed import PATHS, RefusedError, RefusedNameError, check_kind
-from explainer.checkpoints.repair import check_modules, repair, try_out
+from explainer.checkpoints.repair import check_layers, check_modules, repair, try_out
 from explainer.checkpoints.ultralytics import RefusedPartError, is_of_ultralytics
 from explainer.checkpoints.unpickling import NOT_DATA, DataUnpickler
 from explainer.errors import UsageError
@@ -78,9 +78,11 @@ def load_model(path: str | Path, *, trust: bool = False, fuse: bool = False, ult
     if not isinstance(model, nn.Module):
         raise CheckpointError(f"{path}: {_what_instead(entries)}")
     # Tensors made under inference mode would refuse gradients for good.
-    named = _named(path, "holds a model that does not work", "give a checkpoint that train.py saved")
+    remedy = "give a checkpoint that train.py saved"
+    named = _named(path, "holds a model that does not work", remedy, advice=lambda error: remedy)
     with named, torch.inference_mode(False), torch.no_grad():
         check_modules(model, Path(path).stat().st_size)
+        check_layers(model)
         repaired = repair(model, str(path))
         if fuse and hasattr(repaired, "fuse"):
             how = {"verbose": False} if is_of_ultralytics(repaired) else {}
@@ -90,14 +92,19 @@ def load_model(path: str | Path, *, trust: bool = False, fuse: bool = False, ult
 
 
 @contextmanager
-def _named(path: str | Path, fault: str, remedy: str) -> Iterator[None]:
-    """Turn what goes wrong inside with what a file holds into a CheckpointError: the file, its fault and the remedy."""
+def _named(
+    path: str | Path, fault: str, remedy: str, advice: Callable[[RefusedError], str] | None = None
+) -> Iterator[None]:
+    """Turn what goes wrong inside with what a file holds into a CheckpointError: the file, its fault and the remedy.
+
+    advice: what to do about something that is refused; by default to trust the file, where that helps.
+    """
     try:
         yield
     except CheckpointError:
         raise
     except RefusedError as error:
-        raise CheckpointError(f"{path}: refused, because it {error}: {_advice(error)}") from error
+        raise CheckpointError(f"{path}: refused, because it {error}: {(advice or _advice)(error)}") from error
     except DAMAGE as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise CheckpointError(f"{path} {fault} ({reason}); {remedy}") from error

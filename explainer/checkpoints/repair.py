@@ -19,6 +19,8 @@ from explainer.errors import printable
 MOST_MODULES, MOST_NESTED = 100_000, 100
 # Numbers in tensors beyond one for each byte of the file.
 SPARE_NUMBERS = 1 << 26
+# Of the name of a class, in characters.
+LONGEST_NAME = 500
 MOST_CLASSES = 100_000
 # The channels of an image.
 MOST_CHANNELS = 1024
@@ -85,6 +87,12 @@ def _numbers(value: Any) -> Iterator[int | float]:
             yield from _numbers(entry)
 
 
+def check_layers(model: nn.Module) -> None:
+    """Raise RefusedError for a model of YOLOv5's kinds without layers; a module of another kind has what it has."""
+    if hasattr(type(model), "fuse") and not isinstance(model._modules.get("model"), nn.Sequential):
+        raise RefusedError("has no layers")
+
+
 def try_out(model: nn.Module) -> None:
     """Have a model read one black image, so that one that cannot is told while the file is known that it came from.
 
@@ -114,6 +122,8 @@ def try_out(model: nn.Module) -> None:
     columns = 5 + head.nc + getattr(head, "nm", 0)
     if not isinstance(predictions, Tensor) or predictions.ndim != 3 or predictions.shape[2] != columns:
         raise RefusedError(f"gives predictions that have not {columns} columns for its {head.nc} classes")
+    if not predictions.isfinite().all():
+        raise RefusedError("predicts NaN or infinity, as after a training that diverged")
 
 
 def _check_strides(strides: list[float]) -> None:
@@ -185,10 +195,10 @@ def indexed_names(names: object, count: int) -> dict[int, str]:
 
     names: a dictionary by number or by the text of one, also numbered from 1 to `count`, or a list, or one text. YAML
     makes numbers, truth values (`yes`, `no`) and None of some names; a name that is None or blank is none. Names end up in
-    lines of a terminal, in tables and in file names, so that escape codes in them are spelled out.
+    lines of a terminal, in tables and in file names, so that escape codes in them are spelled out, and long ones cut.
     """
     pairs = names.items() if isinstance(names, Mapping) else enumerate(_as_sequence(names))
-    known = {_as_index(key): printable(str(name)) for key, name in pairs if name is not None and str(name).strip()}
+    known = {_as_index(key): _as_text(name) for key, name in pairs if name is not None and str(name).strip()}
     known.pop(None, None)
     from_one = isinstance(names, Mapping) and count in known and min(known) == 1
     return {index - 1: name for index, name in known.items()} if from_one else known
@@ -199,6 +209,12 @@ def _as_sequence(names: object) -> list | tuple:
     if isinstance(names, str):
         return (names,)
     return names if isinstance(names, (list, tuple)) else ()
+
+
+def _as_text(name: object) -> str:
+    """Return a name in one line that can be drawn."""
+    text = printable(str(name))
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
 def _as_index(key: object) -> int | None:

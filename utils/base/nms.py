@@ -58,6 +58,8 @@ def non_max_suppression(
     detections = []
     for i, rows in enumerate(prediction):
         rows = rows[rows[:, 4] > conf_thres]
+        # An exported model can give boxes that are none.
+        rows = rows[rows[:, :4].isfinite().all(1)]
         if len(labels) and len(labels[i]):
             rows = torch.cat((rows, _certain_predictions(labels[i], rows)))
         candidates = _candidates(rows, num_classes, conf_thres, multi_label and num_classes > 1)

@@ -46,6 +46,10 @@ CHANGES = {
     "a head of other anchors": head(na=7),
     "anchors of another shape": buffers(anchors=torch.zeros(1)),
     "no anchors": buffers(anchors=None),
+    "no layers": lambda model: vars(model)["_modules"].clear(),
+    "layers that are none": lambda model: model._modules.update(model=None),
+    "anchors that are no numbers": lambda model: model.model[-1].anchors.fill_(float("nan")),
+    "weights that are no numbers": lambda model: layers(model, nn.Conv2d)[0].weight.data.fill_(float("nan")),
     "strides of zero": head(stride=torch.zeros(2)),
     "strides that are no numbers": head(stride=torch.full((2,), float("nan"))),
     "strides without end": head(stride=torch.full((2,), float("inf"))),
@@ -104,6 +108,15 @@ def test_a_model_that_cannot_work_is_refused_in_one_line(change, fuse, tmp_path,
         load_model(path, fuse=fuse)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["anchors that are no numbers", "strides of zero", "no groups"])
+def test_what_would_work_no_better_if_it_were_trusted_is_not_to_be_trusted(change, tmp_path):
+    model = deepcopy(tiny_detector())
+    CHANGES[change](model)
+    with pytest.raises(CheckpointError, match=r"[;:] give a checkpoint that") as caught:
+        load_model(save({"model": model}, tmp_path / "best.pt"), trust=True)
+    assert "--trust" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,11 @@ def test_names_are_text_and_one_for_each_class(given, expected):
     assert names_by_index(given, 3) == dict(enumerate(expected))
 
 
+def test_a_name_that_no_line_holds_is_cut():
+    (name,) = names_by_index(["x" * 2_000_000], 1).values()
+    assert (len(name), name[-2:]) == (500, "x…")
+
+
 def named(names, **changes):
     model = confident_detector(**changes)
     model.names = names

@@ -107,3 +107,8 @@ def test_half_precision_keeps_classes_apart():
 def test_a_wrong_argument_is_named(options, words):
     with pytest.raises(ValueError, match=words):
         suppress([row(50, 50, 0.9, 0.9, 0.0)], **options)
+
+
+def test_a_box_that_is_none_is_no_detection():
+    rows = [row(50, float("nan"), 0.9, 0.9, 0.0), row(float("inf"), 50, 0.9, 0.9, 0.0), row(50, 50, 0.8, 0.9, 0.0)]
+    assert suppress(rows).tolist() == [pytest.approx([45, 45, 55, 55, 0.72, 0])]
