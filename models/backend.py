@@ -223,6 +223,10 @@ class OnnxModel:
         except _exceptions_of(errors) as error:
             raise ValueError(f"{path} is no ONNX model that runs here ({_first_line(error)}); export again") from error
         self.path, self.input = path, self.session.get_inputs()[0]
+        if len(self.input.shape) != 4:
+            raise ValueError(
+                f"{path} takes inputs of shape {self.input.shape}, and images have 4 sides; export it again"
+            )
         self.fp16 = "float16" in self.input.type
         self.metadata = self.session.get_modelmeta().custom_metadata_map
 

@@ -155,6 +155,8 @@ def check_size(shape: list | None, size: tuple[int, int]) -> None:
     """Raise UsageError where a model takes images of another size (height, width), or several images and no single one."""
     if shape is None:
         return
+    if len(shape) != 4:
+        raise UsageError(f"the exported model takes inputs of shape {shape}, and images have 4 sides; export it again")
     if isinstance(shape[0], int) and shape[0] > 1:
         raise UsageError(f"the exported model takes {shape[0]} images at once; export it for one, or with --dynamic")
     if any(isinstance(side, int) and side != wanted for side, wanted in zip(shape[2:], size, strict=True)):

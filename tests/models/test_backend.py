@@ -132,6 +132,19 @@ def test_a_static_onnx_model_says_which_size_it_takes(export_onnx):
         backend(torch.rand(1, 3, 64, 64))
 
 
+def test_an_onnx_model_of_something_else_than_images_is_refused(tmp_path):
+    onnx = pytest.importorskip("onnx", reason="needs onnx to write a model: pip install onnx")
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime")
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, 3, 8, 8, 1)) for name in "ab"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["a"], ["b"])], "g", ends[:1], ends[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "best.onnx"))
+    with pytest.raises(
+        ValueError, match=r"best\.onnx takes inputs of shape \[1, 3, 8, 8, 1\], and images have 4 sides"
+    ):
+        DetectMultiBackend(tmp_path / "best.onnx")
+
+
 def test_a_half_precision_onnx_model_gets_half_precision(export_onnx):
     pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install onnxruntime")
     model = nn.Conv2d(3, 8, 1)

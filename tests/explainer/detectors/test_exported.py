@@ -10,7 +10,7 @@ from scenes import confident_detector, picture, save_checkpoint
 from torch import nn
 
 from explainer.comparing import Comparer
-from explainer.detectors.exported import Grid, class_count, grids_of, runs
+from explainer.detectors.exported import Grid, check_size, class_count, grids_of, runs
 from explainer.detectors.weights import open_model
 from explainer.errors import UsageError
 from explainer.explain import Explainer
@@ -253,3 +253,9 @@ def test_a_torchscript_file_is_a_program_and_needs_trust(tmp_path):
         UsageError, match=r"best\.torchscript' are TorchScript, a program that can write files.*--trust"
     ):
         Explainer(torchscript_file(tmp_path), **SETTINGS)
+
+
+def test_a_model_of_something_else_than_images_is_refused():
+    with pytest.raises(UsageError, match=r"takes inputs of shape \[1, 3, 64, 64, 1\], and images have 4 sides"):
+        check_size([1, 3, 64, 64, 1], (64, 64))
+    check_size([1, 3, 64, 96], (64, 96))
