@@ -64,7 +64,7 @@ ATTACKS = {
     "io.open": lambda marker: Call(open, str(marker.path), "w"),
     "subprocess.Popen": lambda marker: Call(subprocess.Popen, ["touch", str(marker.path)]),
     "shutil.copy": lambda marker: Call(shutil.copy, __file__, str(marker.path)),
-    "torch.serialization.save": lambda marker: Call(torch.save, [], str(marker.path)),
+    "torch.serialization.save": lambda marker: Call(torch.serialization.save, [], str(marker.path)),
     "torch.hub.load": lambda marker: Call(torch.hub.load, str(marker.path.parent), "x"),
     "torch.storage._load_from_bytes": lambda marker: Call(torch.storage._load_from_bytes, b"x"),
     "functools.partial": lambda marker: Call(functools.partial, os.system, marker.command),

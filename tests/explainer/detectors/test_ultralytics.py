@@ -4,10 +4,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scenes import confident_detector
 from torch import nn
 from torchvision.ops import box_convert
 from ultralytics_models import PICTURE, ultralytics_model
 
+from explainer.comparing import Comparer
 from explainer.detectors.detector import (
     BACKBONE,
     COARSEST,
@@ -202,6 +204,21 @@ def test_boxes_that_are_given_are_explained():
     assert entry.detection.name == "kind1"
     assert entry.detection.outcome == "given"
     assert entry.heatmap.max() == pytest.approx(1)
+
+
+def test_it_is_compared_with_a_yolov5_on_one_sheet():
+    models, names = [ultralytics_model(), confident_detector()], ["eight", "five"]
+    comparison = Comparer(models, names=names, method=["GradCAM", "EigenCAM"], imgsz=160, max_det=2)(PICTURE)
+    assert list(comparison.found) == names
+    for answers in comparison.by_model:
+        for explanation in answers.values():
+            assert len(explanation.detections) == 2
+            assert explanation.heatmap.max() == pytest.approx(1)
+
+
+def test_an_objectness_that_it_does_not_say_is_refused():
+    with pytest.raises(UsageError, match="leave --backprop-array confidence out"):
+        Explainer(ultralytics_model(), imgsz=160, backprop_array=["confidence"])(PICTURE)
 
 
 @pytest.mark.parametrize("name", ["yolov8n", "rtdetr-l"])
