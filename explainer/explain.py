@@ -1,6 +1,7 @@
 """The explainer as an object: an image as an array in, one frozen answer out. It touches no files."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +73,10 @@ class Explainer:
         if not found.detections:
             return self._answer(image_rgb, asked, [], Attribution(), letterbox)
         answer, questions = self.attributor(seen, found)
+        masks = seen.detector.masks(seen.recording, letterbox, found.detections)
         explained = [
-            self._explain_one(detection, question, answer, letterbox)
-            for detection, question in zip(found.detections, questions, strict=True)
+            self._explain_one(replace(detection, mask=mask), question, answer, letterbox)
+            for detection, mask, question in zip(found.detections, masks, questions, strict=True)
         ]
         return self._answer(image_rgb, asked, explained, answer, letterbox)
 

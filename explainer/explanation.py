@@ -99,6 +99,11 @@ class DetectionExplanation:
         return signed_map_of(list(self.cams), self.letterbox) if self.has_sign else None
 
     @property
+    def mask(self) -> np.ndarray | None:
+        """Which pixels the detection covers, bool (H, W); None where the model does not say, or predicted no such box."""
+        return self.detection.mask
+
+    @property
     def energy_in_box(self) -> float | None:
         """The share of the heatmap, as `heatmap_at` gives it, inside the detection's box; None where that is empty."""
         heatmap = self.heatmap_at(self.letterbox.image_size)

@@ -150,6 +150,7 @@ class Detector(ABC):
     rectangular  whether it takes inputs of any height and width
     reads_layers whether its layers can be read at all; else only black-box methods apply
     own_rows     whether a detection stands for its own prediction alone, not for the ten that overlap its box most
+    predicts_masks  whether it also says which pixels each detection covers
     """
 
     names: dict[int, str]
@@ -159,6 +160,7 @@ class Detector(ABC):
     rectangular = True
     reads_layers = True
     own_rows = False
+    predicts_masks = False
 
     @property
     @abstractmethod
@@ -186,6 +188,13 @@ class Detector(ABC):
         self, recording: Recording, letterbox: Letterbox, suppression: Suppression
     ) -> tuple[list[Detection], Tensor]:
         """Return the detections, most confident first, and their boxes (D, 4) xyxy in input pixels, unclipped."""
+
+    def masks(self, recording: Recording, letterbox: Letterbox, detections: list[Detection]) -> list[np.ndarray | None]:
+        """Return which pixels of the image each detection covers: bool (H, W), None where the model does not say.
+
+        Boxes that the model did not predict, such as given ones and misses, have no mask.
+        """
+        return [None] * len(detections)
 
     @abstractmethod
     def predict(self, images: Tensor) -> Predictions:

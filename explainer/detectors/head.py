@@ -26,6 +26,7 @@ from torch.nn import functional
 from explainer.detectors.detector import Rerun, Scores
 from explainer.detectors.layers import Level
 from explainer.detectors.predictions import Predictions, Recording, Target
+from explainer.detectors.prototypes import Prototypes
 from explainer.detectors.white_box import WhiteBox, curvatures, images_at_once
 
 # So many variants of single cells make a batch: they are small.
@@ -42,11 +43,13 @@ class HeadRecording(Recording):
     raw          (N, 5 + classes) the predictions as rows
     head_inputs  the tensors (1, C, h, w) that the heads read, one for each level; the activations have a graph up to them
     in_head      the names of layers inside the heads that are to be read: their gradients come from the heads' own pass
+    prototypes   what the masks are made of; None where the model predicts none
     """
 
     raw: Tensor
     head_inputs: tuple[Tensor, ...]
     in_head: tuple[str, ...] = ()
+    prototypes: Prototypes | None = None
 
 
 class HeadScores(Scores):

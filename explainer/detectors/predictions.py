@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,8 @@ ITEMS = {
 }
 ITEM_ALIASES = {"x_c": "x_center", "y_c": "y_center", "w": "width", "h": "height"}
 OF_BOXES = ("x", "y", "w", "h")
+# A pixel whose probability is higher belongs to the mask of a detection.
+IN_MASK = 0.5
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ class Detection:
              for the best prediction where none passed, else ""
     remark   of a box that was not detected: why its confidence can hardly be more, where the predictions around it tell
     above    of one below the threshold: that threshold, which its confidence would have to lie above
+    mask     bool (H, W), the pixels of the original image that it covers; None where the model does not say
 
     A miss and a given box were not detected: their confidence is the one that the model gives that box and class.
     """
@@ -199,6 +202,7 @@ class Detection:
     outcome: str = ""
     remark: str = ""
     above: float | None = None
+    mask: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def was_found(self) -> bool:

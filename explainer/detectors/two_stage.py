@@ -3,23 +3,31 @@
 A prediction is a region together with a class: the region's box for that class, and its probabilities of all classes. Each
 region is there with its best class, and with every other that is likely enough. Its score is that of its own region: the
 region stays where the recorded pass put it, whatever is changed in the image.
+
+The mask of a detection is read from its box, which is cut out of the pyramid again, finer than its region was.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from explainer.detectors.local import Found, Local, PyramidRecording
-from explainer.detectors.predictions import Predictions
+from explainer.detectors.predictions import IN_MASK, Detection, Predictions
 from explainer.detectors.pyramid import Pyramidal, corners_to_centres
 from explainer.errors import UsageError
+from explainer.maps.heatmaps import Letterbox
 
 
 class TwoStage(Pyramidal):
     """A torchvision model with `rpn` and `roi_heads`: FasterRCNN, MaskRCNN, KeypointRCNN."""
 
     narrowest = 1e-2
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self.predicts_masks = self.model.roi_heads.has_mask()
 
     def count_labels(self) -> int:
         """Return how many labels the head knows, with the background."""
@@ -96,6 +104,45 @@ class TwoStage(Pyramidal):
         rows = torch.arange(len(confidences), device=confidences.device)
         rows = rows[chosen[rows, found.labels]]
         return rows, found.labels[rows]
+
+    def mask_boxes(self, recording: PyramidRecording, rows: Tensor) -> Tensor:
+        """Return the boxes (R, 4) in input pixels, clipped to the image, that masks of predictions (R,) are read from."""
+        from torchvision.ops import box_convert, clip_boxes_to_image
+
+        boxes = box_convert(recording.predictions.boxes_xywh[rows], "cxcywh", "xyxy")
+        return clip_boxes_to_image(boxes, self.content_of(tuple(recording.image.shape[2:])))
+
+    def pooled_for_masks(self, inputs: list[Tensor], boxes: list[Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Return what is cut out of a pyramid for the masks in the boxes of each image: (R_1 + R_2 + ..., C, a, b)."""
+        sizes = [self.content_of(image_size)] * len(boxes)
+        return self.model.roi_heads.mask_roi_pool(self._named(inputs), boxes, sizes)
+
+    def mask_logits(self, parts: Tensor, classes: Tensor) -> Tensor:
+        """Return the logits (R, m, m) over their boxes of masks of classes (R,), read from parts (R, C, a, b)."""
+        heads = self.model.roi_heads
+        logits, labels = heads.mask_predictor(heads.mask_head(parts)), self.labels.to(parts.device)[classes]
+        return logits[torch.arange(len(logits), device=logits.device), labels].float()
+
+    @torch.no_grad()
+    def masks(
+        self, recording: PyramidRecording, letterbox: Letterbox, detections: list[Detection]
+    ) -> list[np.ndarray | None]:
+        """Return which pixels of the image each detection covers: bool (H, W), as torchvision has them from 0.5 on."""
+        from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+        predicted = [index for index, found in enumerate(detections) if found.was_predicted]
+        masks = [None] * len(detections)
+        if not self.predicts_masks or not predicted:
+            return masks
+        rows = torch.tensor([detections[index].row for index in predicted], device=self.device)
+        boxes = self.mask_boxes(recording, rows)
+        parts = self.pooled_for_masks(list(recording.head_inputs), [boxes], tuple(recording.image.shape[2:]))
+        probabilities = self.mask_logits(parts, recording.found.labels[rows]).sigmoid().cpu()
+        # One of that size exists at a time.
+        for index, one in zip(predicted, probabilities, strict=True):
+            box = torch.from_numpy(detections[index].xyxy)[None]
+            masks[index] = (paste_masks_in_image(one[None, None], box, letterbox.image_size)[0, 0] >= IN_MASK).numpy()
+        return masks
 
     def local(self, recording: PyramidRecording, rows: Tensor) -> Local:
         """Return the regions that predictions (D, k) depend on."""

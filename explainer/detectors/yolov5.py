@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from explainer.detectors.head import CellScores, HeadRecording, HeadScores, Whol
 from explainer.detectors.layers import Above, Structure, head_inputs_of, needed_above
 from explainer.detectors.numbered import Numbered
 from explainer.detectors.predictions import Detection, Kept, Predictions, Target
+from explainer.detectors.prototypes import Prototypes, has_prototypes
 from explainer.detectors.white_box import Twin, adds_bias
 from explainer.errors import UsageError
 from explainer.maps.heatmaps import Letterbox
@@ -39,6 +41,8 @@ class YOLOv5(Numbered):
         self.strides = tuple(level.stride for level in self.levels)
         self.stride, self.columns = max(self.strides), 5 + self.heads[0].nc
         self.names = names_by_index(getattr(self.passes[0], "names", None), self.heads[0].nc)
+        # Several heads have coefficients, but no prototypes that fit them all.
+        self.predicts_masks = len(self.heads) == 1 and has_prototypes(self.heads[0])
         self.channels_last = True
         # Whether single cells decode to what the heads predict: seen at the first pass, never where they are built otherwise.
         self._cells_are_exact = None if all(level.is_plain() for level in self.levels) else False
@@ -107,8 +111,35 @@ class YOLOv5(Numbered):
         raw, cells = self.raw(outputs)[0].detach(), (tensor.shape[2] * tensor.shape[3] for tensor in inputs)
         ends = tuple(accumulate(level.head.na * count for level, count in zip(self.levels, cells, strict=True)))
         return HeadRecording(
-            image, Predictions.of_columns(raw), activations, ends, raw=raw, head_inputs=inputs, in_head=in_head
+            image,
+            Predictions.of_columns(raw),
+            activations,
+            ends,
+            raw=raw,
+            head_inputs=inputs,
+            in_head=in_head,
+            prototypes=self.prototypes(outputs[0]) if self.predicts_masks else None,
         )
+
+    def prototypes(self, output: tuple) -> Prototypes:
+        """Return what the masks of the first image are made of, given what the model or its head returned."""
+        predictions, maps, *_ = output
+        return Prototypes(predictions[0, :, self.columns :].detach().float(), maps[0].detach().float())
+
+    def masks(
+        self, recording: HeadRecording, letterbox: Letterbox, detections: list[Detection]
+    ) -> list[np.ndarray | None]:
+        """Return which pixels of the image each detection covers: bool (H, W), None where the model does not say."""
+        from torchvision.ops import box_convert
+
+        if recording.prototypes is None:
+            return super().masks(recording, letterbox, detections)
+        rows = [found.row for found in detections]
+        boxes = box_convert(recording.predictions.boxes_xywh[rows], "cxcywh", "xyxy").cpu().numpy()
+        return [
+            recording.prototypes.mask(found.row, box, letterbox) if found.was_predicted else None
+            for found, box in zip(detections, boxes, strict=True)
+        ]
 
     def scores(self, recording: HeadRecording, target: Target, *, at_head: bool = False) -> HeadScores:
         """Return the scores of a target by the cheapest way from the head's inputs to them.
