@@ -27,15 +27,17 @@ from explainer.pictures.sheets import resized
 
 @dataclass(frozen=True)
 class Measures:
-    """How a heatmap lies with respect to a box; None where the heatmap is empty.
+    """How a heatmap lies with respect to a detection; None where the heatmap is empty.
 
     energy_in_box  share of the heatmap's sum inside the box, 0..1
+    energy_in_mask the share inside the detection's mask; None also where it has none
     peak           pixel (x, y) of the heatmap's highest value
     enrichment     energy_in_box divided by the box's share of the image: 1 is what an even map has
     peak_in_box    whether the peak lies inside the box
     """
 
     energy_in_box: float | None
+    energy_in_mask: float | None
     peak: tuple[int, int] | None
     enrichment: float | None
     peak_in_box: bool | None
@@ -109,11 +111,19 @@ class DetectionExplanation:
         heatmap = self.heatmap_at(self.letterbox.image_size)
         return share_inside(heatmap, pixels_in_box(self.detection.xyxy, heatmap.shape))
 
+    @property
+    def energy_in_mask(self) -> float | None:
+        """The share of that heatmap inside the detection's mask; None where there is no mask, or the heatmap is empty."""
+        return self.measured().energy_in_mask
+
     def measured(self) -> Measures:
         """Return how the heatmap, as `heatmap_at` gives it, lies with respect to the detection's box."""
         heatmap = self.heatmap_at(self.letterbox.image_size)
         box = pixels_in_box(self.detection.xyxy, heatmap.shape)
-        return Measures(share_inside(heatmap, box), peak(heatmap), enrichment(heatmap, box), peak_inside(heatmap, box))
+        in_mask = None if self.mask is None else share_inside(heatmap, self.mask)
+        return Measures(
+            share_inside(heatmap, box), in_mask, peak(heatmap), enrichment(heatmap, box), peak_inside(heatmap, box)
+        )
 
     def row(self) -> dict[str, object]:
         """Return what is known about this detection by column name; None where the heatmap is empty."""
@@ -123,6 +133,7 @@ class DetectionExplanation:
             "layer": " ".join(self.layers),
             "score": self.score,
             "energy_in_box": measured.energy_in_box,
+            "energy_in_mask": measured.energy_in_mask,
             "peak_x": peak_x,
             "peak_y": peak_y,
             "enrichment": measured.enrichment,

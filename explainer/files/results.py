@@ -23,10 +23,10 @@ from explainer.files.sources import Frame
 
 WHAT = ("image", "class", "name", "confidence", "x1", "y1", "x2", "y2", "stride")
 WHY = ("method", "layer", "item", "score")
-WHERE = ("energy_in_box", "peak_x", "peak_y", "enrichment", "peak_in_box")
+WHERE = ("energy_in_box", "energy_in_mask", "peak_x", "peak_y", "enrichment", "peak_in_box")
 ANSWER_COLUMNS = (*WHAT, *WHY, *WHERE, "frame", "model", "outcome", "note")
 DIGITS = dict.fromkeys(("x1", "y1", "x2", "y2"), ".2f") | {"confidence": ".5f", "score": ".6g"}
-DIGITS |= {"energy_in_box": ".4f", "enrichment": ".3f"}
+DIGITS |= {"energy_in_box": ".4f", "energy_in_mask": ".4f", "enrichment": ".3f"}
 # What a spreadsheet takes for a formula, after any marks that say it is none.
 FORMULA, MARKED = re.compile("'*[=+@\\-\t\r]"), re.compile("'+[=+@\\-\t\r]")
 # Suffixes that OpenCV can write; pictures of other formats become .png.
@@ -575,6 +575,7 @@ def raw_arrays(heatmap: np.ndarray, entries: Sequence) -> dict[str, np.ndarray]:
     xyxy        (D, 4) float32 in image pixels; confidence (D,) float32; names (D,)
     <d>:<layer> (h, w) float16, the map of detection d at a layer over the letterboxed input, divided by its largest
                 magnitude, which is <d>:<layer>:scale; one that was merged from several layers is called <a>+<b>
+    <d>:mask    (H, W) bool, the pixels of the image that detection d covers, where the model says which
     """
     found = [entry.detection for entry in entries]
     arrays = {
@@ -584,6 +585,8 @@ def raw_arrays(heatmap: np.ndarray, entries: Sequence) -> dict[str, np.ndarray]:
         "names": np.array([box.name for box in found], dtype=str),
     }
     for index, entry in enumerate(entries):
+        if entry.mask is not None:
+            arrays[f"{index}:mask"] = entry.mask
         layers = entry.layers if len(entry.layers) == len(entry.cams) else ["+".join(entry.layers)]
         for layer, cam in zip(layers, entry.cams, strict=True):
             # Gradients are small numbers that half precision alone would round to zero.

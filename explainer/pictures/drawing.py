@@ -189,11 +189,12 @@ def blank_out(image_rgb: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
 
 
 def draw_boxes(image_rgb: np.ndarray, detections: Sequence, style: Style) -> np.ndarray:
-    """Return a copy of the image with the box, class and confidence of each detection, most confident on top.
+    """Return a copy of the image with the box, mask, class and confidence of each detection, most confident on top.
 
-    Each detection has `xyxy` in image pixels, `name`, `class_index`, `confidence` and `outcome`; the most confident comes
-    first. Lines lie around a box, so that its inside stays whole. A box that the model did not find is dashed: the colour
-    of its class and one that contrasts with it take turns, so that one of them is seen on any ground.
+    Each detection has `xyxy` in image pixels, `name`, `class_index`, `confidence`, `outcome` and `mask`, which may be None;
+    the most confident comes first. Lines lie around a box or a mask, so that its inside stays whole. A box that the model
+    did not find is dashed: the colour of its class and one that contrasts with it take turns, so that one of them is seen
+    on any ground.
     """
     from utils.plots import colors
 
@@ -203,7 +204,10 @@ def draw_boxes(image_rgb: np.ndarray, detections: Sequence, style: Style) -> np.
     boxes = np.int64(np.rint(np.clip(corners, 0, [width, height] * 2)))
     hues = [tuple(colors(found.class_index)) for found in detections]
     for found, box, hue in reversed(list(zip(detections, boxes.tolist(), hues, strict=True))):
-        outline(picture, box, (hue, contrasting(hue) if found.outcome in NOT_FOUND else hue), thickness)
+        turns = (hue, contrasting(hue) if found.outcome in NOT_FOUND else hue)
+        outline(picture, box, turns, thickness)
+        if found.mask is not None and found.mask.any():
+            outline_of_mask(picture, found.mask, turns, thickness)
     if not style.hide_labels:
         labels = label_plates(detections, hues, style, image_rgb.shape)
         for label, (left, top, right, bottom) in label_places(boxes, labels, image_rgb.shape, thickness):
@@ -226,9 +230,9 @@ def outline(picture_rgb: np.ndarray, xyxy: Sequence[int], hues: tuple[Colour, Co
     height, width = picture_rgb.shape[:2]
     left, top = (max(edge - thickness, 0) for edge in xyxy[:2])
     right, bottom = min(xyxy[2] + thickness, width), min(xyxy[3] + thickness, height)
-    dash, frame = max(4 * thickness, 6), picture_rgb[top:bottom, left:right]
+    dash, frame = dash_length(thickness), picture_rgb[top:bottom, left:right]
     if hues[0] == hues[1]:
-        seam = ceil(thickness / 3)
+        seam = seam_width(thickness)
         rows, columns = slice(max(top - seam, 0), bottom + seam), slice(max(left - seam, 0), right + seam)
         for strip in (
             picture_rgb[rows.start : top, columns],
@@ -240,6 +244,43 @@ def outline(picture_rgb: np.ndarray, xyxy: Sequence[int], hues: tuple[Colour, Co
     down, across = (np.uint8(hues)[np.arange(length) // dash % 2] for length in frame.shape[:2])
     frame[:thickness] = frame[-thickness:] = across
     frame[:, :thickness] = frame[:, -thickness:] = down[:, None]
+
+
+def outline_of_mask(picture_rgb: np.ndarray, mask: np.ndarray, hues: tuple[Colour, Colour], thickness: int) -> None:
+    """Draw the outline of a mask, bool (H, W) and not empty, around it into a picture of its size, as `outline` a box."""
+    import cv2
+
+    seam = seam_width(thickness) if hues[0] == hues[1] else 0
+    margin = thickness + seam
+    left, top, width, height = cv2.boundingRect(np.uint8(mask))
+    rows, columns = (
+        slice(max(start - margin, 0), start + length + margin) for start, length in ((top, height), (left, width))
+    )
+    inside, part = np.uint8(mask[rows, columns]), picture_rgb[rows, columns]
+    wide = grown(inside, thickness)
+    around = grown(inside, margin) > wide
+    part[around] = part[around] // 2 + np.uint8(contrasting(hues[0])) // 2
+    down, across = (np.arange(length) // dash_length(thickness) for length in inside.shape)
+    turns = (down[:, None] + across) % 2
+    line = wide > inside
+    part[line] = np.uint8(hues)[turns[line]]
+
+
+def grown(region: np.ndarray, pixels: int) -> np.ndarray:
+    """Return a region, uint8 (h, w) of 0 and 1, with all that lies so many pixels around it."""
+    import cv2
+
+    return cv2.dilate(region, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1,) * 2))
+
+
+def dash_length(thickness: int) -> int:
+    """Return how many pixels long the dashes of a line are."""
+    return max(4 * thickness, 6)
+
+
+def seam_width(thickness: int) -> int:
+    """Return how wide the seam of a line is in pixels."""
+    return ceil(thickness / 3)
 
 
 def label_plates(

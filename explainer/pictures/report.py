@@ -72,6 +72,7 @@ COLUMNS = (
         "confidence", "confidence", "number", 2, "of the detection; of a miss or a given box what the model gives it"
     ),
     Column("energy_in_box", "energy in box", "share", 0, "share of the map that lies inside the detection's box"),
+    Column("energy_in_mask", "energy in mask", "share", 0, "share of the map that lies inside the detection's mask"),
     Column("enrichment", "enrichment", "number", 1, "how many times more than of an even map: 1 is chance"),
     Column("peak_in_box", "peak in box", "yes", 0, "whether the map is highest inside the box"),
     Column("stride", "stride", "number", 0, "pixels of the network's input per cell, where the detection came from"),
@@ -81,7 +82,7 @@ COLUMNS = (
     Column("note", "note"),
 )
 # Left out where no row has a value.
-MAY_BE_EMPTY = ("outcome", "model", "note")
+MAY_BE_EMPTY = ("energy_in_mask", "outcome", "model", "note")
 
 
 class Report:
@@ -182,7 +183,7 @@ class Report:
 
     def _some_have(self, name: str) -> bool:
         """Return whether some row says something in a column."""
-        return any(row["values"].get(name) for row in self._rows)
+        return any(row["values"].get(name) not in (None, "") for row in self._rows)
 
     def _count(self, answer) -> None:
         """Count an image, and what was found in it by each of the models, and what became of that."""

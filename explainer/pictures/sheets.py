@@ -38,6 +38,8 @@ BAR_WIDTH, LOWEST_BAR, HIGHEST_BAR, GAP = 12, 60, 300, 4
 # No tick of a bar is wider.
 TICK_WIDTH = 55
 BAR_ROOM = GAP + BAR_WIDTH + GAP + TICK_WIDTH
+# Of a pixel of a small mask.
+HALF = 0.5
 # An image so many times wider than high stands best below its like.
 BANNER = 4
 # Height and width of the tile of a single detection, whatever the shape of its image.
@@ -82,8 +84,15 @@ class Miniature:
         return Tile(title, picture, bar=None if self.style.crop else colour_bar(self.style, curve, self.has_sign))
 
     def _shrunk(self, detections: Sequence) -> list:
-        """Return detections with their boxes in pixels of the small image."""
-        return [replace(found, xyxy=found.xyxy * self._shrinkage) for found in detections]
+        """Return detections with their boxes and masks in pixels of the small image."""
+        return [
+            replace(found, xyxy=found.xyxy * self._shrinkage, mask=self._shrunk_mask(found.mask))
+            for found in detections
+        ]
+
+    def _shrunk_mask(self, mask: np.ndarray | None) -> np.ndarray | None:
+        """Return a mask in pixels of the small image, if there is one: those that it covers half of."""
+        return None if mask is None else resized(np.float32(mask), self.size) >= HALF
 
 
 def tile_size(image_size: tuple[int, int], count: int) -> tuple[int, int]:

@@ -1,11 +1,14 @@
 """Pictures show the photograph, the heat where it is, and the boxes; colours are not swapped."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from scenes import picture
 
 from explainer.command.options import Options
+from explainer.detectors.predictions import NEAR_MISS
 from explainer.errors import UsageError
 from explainer.explanation import Detection, DetectionExplanation, Explanation
 from explainer.maps.heatmaps import Letterbox
@@ -65,6 +68,38 @@ def test_drawing_leaves_the_caller_s_image_alone():
     drawn = draw_boxes(image, [explained().detection], Style())
     assert (image == GREY).all()
     assert (drawn != GREY).any()
+
+
+def disc(shape, centre, radius):
+    """Return a round mask, bool (H, W)."""
+    y, x = np.indices(shape)
+    return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2
+
+
+@pytest.mark.parametrize("thickness", [1, 3])
+def test_the_outline_of_a_mask_lies_around_it_in_the_colour_of_its_box(thickness):
+    found, style = explained().detection, Style(hide_labels=True, line_thickness=thickness)
+    mask = disc(GREY.shape[:2], (25, 30), 12)
+    drawn = draw_boxes(GREY, [replace(found, mask=mask)], style)
+    bare = draw_boxes(GREY, [found], style)
+    assert (drawn[mask] == GREY[mask]).all()
+    hue = bare[30, 10 - thickness]
+    assert (drawn[30, 25 + 12 + 1 : 25 + 12 + 1 + thickness] == hue).all()
+    changed = (drawn != bare).any(axis=2)
+    assert not (changed & ~disc(GREY.shape[:2], (25, 30), 12 + thickness + 2)).any()
+
+
+def test_the_mask_of_a_box_below_the_threshold_is_dashed():
+    near = replace(explained().detection, outcome=NEAR_MISS, above=0.9, mask=disc(GREY.shape[:2], (25, 30), 12))
+    style = Style(hide_labels=True, line_thickness=1)
+    drawn, bare = draw_boxes(GREY, [near], style), draw_boxes(GREY, [replace(near, mask=None)], style)
+    assert len(np.unique(drawn[(drawn != bare).any(axis=2)], axis=0)) == 2
+
+
+@pytest.mark.parametrize("mask", [np.zeros((60, 80), bool), np.ones((60, 80), bool)])
+def test_a_mask_without_an_edge_in_the_picture_leaves_no_line(mask):
+    found, style = explained().detection, Style(line_thickness=2)
+    assert (draw_boxes(GREY, [replace(found, mask=mask)], style) == draw_boxes(GREY, [found], style)).all()
 
 
 def test_hidden_labels_leave_only_the_box():
