@@ -118,18 +118,21 @@ class Planner:
     layers: tuple[Names, ...]
     own_rows: bool = False
 
-    def plan(self, subjects: Subjects) -> Plan:
-        """Return what is asked: each subject by its matched predictions, or the classes by all predictions."""
+    def plan(self, subjects: Subjects, levels: list[tuple[int, ...]] | None = None) -> Plan:
+        """Return what is asked: each subject by its matched predictions, or the classes by all predictions.
+
+        levels: those that each subject is read from; None for its own.
+        """
         if self.settings.use_old_target_method:
             return self._classes(subjects.detections)
-        return self._each(subjects)
+        return self._each(subjects, levels or [(detection.level,) for detection in subjects.detections])
 
-    def _each(self, subjects: Subjects) -> Plan:
+    def _each(self, subjects: Subjects, levels: list[tuple[int, ...]]) -> Plan:
         """Ask for the score of each subject by itself."""
         boxes, classes = subjects.boxes_xyxy, [detection.class_index for detection in subjects.detections]
         questions = [
-            Question(index, self.layers[detection.level], self._adds_to(detection))
-            for index, detection in enumerate(subjects.detections)
+            Question(index, self._layers_at(read), self._adds_to(detection))
+            for index, (detection, read) in enumerate(zip(subjects.detections, levels, strict=True))
         ]
         indices = torch.tensor(classes, dtype=torch.long, device=boxes.device)
         rows = [detection.row if detection.was_predicted else -1 for detection in subjects.detections]
@@ -142,6 +145,10 @@ class Planner:
             return self.method.target(seen.predictions, there, indices, self.settings.backprop_array, known)
 
         return Plan(questions, questions, target)
+
+    def _layers_at(self, levels: tuple[int, ...]) -> Names:
+        """Return the layers of some levels, each once."""
+        return tuple(dict.fromkeys(name for level in levels for name in self.layers[level]))
 
     def _adds_to(self, detection: Detection) -> tuple[Group, ...]:
         """Return the groups that a subject's evidence adds to; the classes, each by itself, stand for everything together."""
@@ -222,7 +229,8 @@ class Attributor:
 
     def __call__(self, seen: Seen, subjects: Subjects) -> tuple[Attribution, list[Question]]:
         """Return the answer for a recorded pass, and the question in it that explains each subject."""
-        plan, found = self.planner.plan(subjects), []
+        levels = seen.detector.levels_of(seen.recording, subjects.detections, self.settings.backprop_array)
+        plan, found = self.planner.plan(subjects, levels), []
         for number, view in enumerate(self.views):
             found.append(self._of_view(self._seen_as(view, seen) if number else seen, view, plan))
         return smoothed_over_views(found, self.views, seen.letterbox), plan.of_detection

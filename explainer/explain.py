@@ -10,7 +10,7 @@ from torch import nn
 from explainer.attribution import Attribution, Attributor, Group, Question
 from explainer.combining import combined, renormalised
 from explainer.detectors.detector import Detector, Seen
-from explainer.detectors.predictions import NEAR_MISS, Detection
+from explainer.detectors.predictions import NEAR_MISS, NO_MASKS, Detection
 from explainer.detectors.weights import detector_of, keep_freed_memory
 from explainer.errors import UsageError, unknown
 from explainer.explanation import DetectionExplanation, Explanation
@@ -41,9 +41,6 @@ class Explainer:
         self.chosen = frozenset(chosen_classes(self.detector.names, self.settings))
         self.attributor = Attributor(self.detector, self.settings, self.chosen)
         self.sight, self.detectors = self.attributor.sight, [self.detector]
-        evidence = self.attributor.method.evidence
-        # How the layers that are read are named in an answer.
-        self._shown = {layers: evidence.shown(layers) for layers in self.attributor.layers.by_level}
 
     def __call__(
         self,
@@ -96,7 +93,7 @@ class Explainer:
         self, detection: Detection, question: Question, answer: Attribution, letterbox: Letterbox
     ) -> DetectionExplanation:
         """Return the explanation of one detection from the answer to its question."""
-        layers, cams = self._shown[question.layers], answer.cams[question]
+        layers, cams = self.attributor.method.evidence.shown(question.layers), answer.cams[question]
         empty = ""
         place = f" layer {' '.join(layers)}" if self.attributor.method.evidence.reads_layers else ""
         if question in answer.reasons:
@@ -185,6 +182,8 @@ def check_detector(detector: Detector, settings: Settings) -> None:
     method = METHODS[settings.method]
     if method.reads_layers and not detector.reads_layers:
         raise UsageError(predictions_alone("an exported model", settings.method))
+    if "mask" in settings.backprop_array and not detector.predicts_masks:
+        raise UsageError(NO_MASKS)
     if settings.scales and None in detector.strides:
         raise UsageError("--scales: where each prediction comes from cannot be told of this exported model")
     if len(detector.names) < method.least_classes:

@@ -196,6 +196,12 @@ class Detector(ABC):
         """
         return [None] * len(detections)
 
+    def levels_of(
+        self, recording: Recording, detections: list[Detection], items: tuple[str, ...]
+    ) -> list[tuple[int, ...]]:
+        """Return the levels that the items of each detection are read from: its own, but where a mask has one of its own."""
+        return [(found.level,) for found in detections]
+
     @abstractmethod
     def predict(self, images: Tensor) -> Predictions:
         """Return the predictions for images (B, 3, h, w; 0..1), without gradients."""

@@ -26,7 +26,6 @@ from torch.nn import functional
 from explainer.detectors.detector import Rerun, Scores
 from explainer.detectors.layers import Level
 from explainer.detectors.predictions import Predictions, Recording, Target
-from explainer.detectors.prototypes import Prototypes
 from explainer.detectors.white_box import WhiteBox, curvatures, images_at_once
 
 # So many variants of single cells make a batch: they are small.
@@ -43,13 +42,11 @@ class HeadRecording(Recording):
     raw          (N, 5 + classes) the predictions as rows
     head_inputs  the tensors (1, C, h, w) that the heads read, one for each level; the activations have a graph up to them
     in_head      the names of layers inside the heads that are to be read: their gradients come from the heads' own pass
-    prototypes   what the masks are made of; None where the model predicts none
     """
 
     raw: Tensor
     head_inputs: tuple[Tensor, ...]
     in_head: tuple[str, ...] = ()
-    prototypes: Prototypes | None = None
 
 
 class HeadScores(Scores):
@@ -70,6 +67,11 @@ class HeadScores(Scores):
     def at_once(self) -> int:
         """How many images of this size a batch should hold."""
         return images_at_once(self.recording.image)
+
+    @property
+    def features_at_once(self) -> int:
+        """How many variants of what counts of the head's inputs a batch should hold."""
+        return CELLS_AT_ONCE
 
     @abstractmethod
     def select(self, inputs: list[Tensor]) -> list[Tensor]:
@@ -131,7 +133,7 @@ class HeadScores(Scores):
         inputs, activations = self.recording.head_inputs, self.recording.activations[layer]
         level = next((index for index, tensor in enumerate(inputs) if tensor is activations), None)
         if self.at_head and level is not None:
-            return Rerun(self.base[level], CELLS_AT_ONCE, lambda features: self._at_level(level, features))
+            return Rerun(self.base[level], self.features_at_once, lambda features: self._at_level(level, features))
         above = self.detector.above(self.recording, layer, self.levels)
         return Rerun(activations.detach(), self.at_once, lambda changed: self._above(above, changed))
 
@@ -278,10 +280,13 @@ class WholeScores(HeadScores):
 
     def of_features(self, features: list[Tensor]) -> Tensor:
         """Return the scores (B, D) that the head's inputs give."""
+        return self.target.of(Predictions.of_columns(self.detector.raw(self.outputs(features))))
+
+    def outputs(self, features: list[Tensor]) -> list:
+        """Return what the heads make of their inputs."""
         # The head may write into the list and into what it holds.
         copies = iter([tensor.clone() for tensor in same_batch(features)])
-        outputs = [head([next(copies) for _ in head.stride]) for head in self.detector.heads]
-        return self.target.of(Predictions.of_columns(self.detector.raw(outputs)))
+        return [head([next(copies) for _ in head.stride]) for head in self.detector.heads]
 
     @cached_property
     def _graph(self) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:

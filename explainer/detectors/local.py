@@ -63,6 +63,11 @@ class Local:
     rows: Tensor
     of_level: list[Tensor]
 
+    @property
+    def owners(self) -> list[Tensor]:
+        """Which of the D scores each part of each map counts for."""
+        return [numbers // self.rows.shape[1] for numbers in self.of_level]
+
     @abstractmethod
     def cut(self, inputs: list[Tensor]) -> list[Tensor]:
         """Return the parts (B, R_l, C, a, b) of each map (B or 1, C, h, w) of a pyramid; of those without any (B, 0, ...)."""
@@ -126,8 +131,7 @@ class LocalScores(HeadScores):
 
     def __init__(self, detector: WhiteBox, recording: PyramidRecording, target: Target, parts: Local):
         super().__init__(detector, recording, target, at_head=True)
-        self.parts = parts
-        self._owners = [numbers // target.rows.shape[1] for numbers in parts.of_level]
+        self.parts, self._owners = parts, parts.owners
 
     @property
     def values(self) -> Tensor:

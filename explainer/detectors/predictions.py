@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 # class             how sure the head is of the class, given that there is an object
 # confidence        how sure it is that there is an object at all
 # class_confidence  the confidence that is printed on the box
+# mask              how clearly its mask is one: the mean logit of the pixels that it covers, of which this is the exponential
 # the other four    where the box is and how large, in input pixels
 ITEMS = {
     "class": ("probability",),
     "confidence": ("objectness",),
     "class_confidence": ("objectness", "probability"),
+    "mask": ("mask",),
     "x_center": ("x",),
     "y_center": ("y",),
     "width": ("w",),
@@ -37,6 +39,7 @@ ITEM_ALIASES = {"x_c": "x_center", "y_c": "y_center", "w": "width", "h": "height
 OF_BOXES = ("x", "y", "w", "h")
 # A pixel whose probability is higher belongs to the mask of a detection.
 IN_MASK = 0.5
+NO_MASKS = "this model predicts no masks; leave --backprop-array mask out"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Predictions:
     boxes_xywh     (..., N, 4) float32, centre and size in pixels of the input
     objectness     (..., N), 0..1, how sure it is that there is an object at all; None for models that do not say
     probabilities  (..., N, classes), 0..1
+    mask           (..., N), the exponential of the mean logit of a mask over the region that it was in the recorded image,
+                   which stays; 0 where it was empty; None unless a target reads it
 
     The leading dimensions are images of a batch, variants of an image, or nothing. `predictions[0]` is the first image;
     `predictions.at(rows)` are chosen boxes: with rows (D, k) it has (..., D, k) in place of (..., N).
@@ -54,38 +59,40 @@ class Predictions:
     boxes_xywh: Tensor
     objectness: Tensor | None
     probabilities: Tensor
+    mask: Tensor | None = None
 
     def at(self, rows: Tensor | slice | list[int]) -> Predictions:
         """Return the predictions of these rows; for indices (D, k) in the shape (..., D, k)."""
-        some = None if self.objectness is None else self.objectness[..., rows]
-        return Predictions(self.boxes_xywh[..., rows, :], some, self.probabilities[..., rows, :])
+        return self._of_each(lambda each: each[..., rows, :], lambda each: each[..., rows])
 
     def at_detections(self, chosen: slice) -> Predictions:
         """Return of predictions (..., D, k) those of some detections."""
-        some = None if self.objectness is None else self.objectness[..., chosen, :]
-        return Predictions(self.boxes_xywh[..., chosen, :, :], some, self.probabilities[..., chosen, :, :])
+        return self._of_each(lambda each: each[..., chosen, :, :], lambda each: each[..., chosen, :])
 
     @classmethod
     def interleaved(cls, parts: Sequence[Predictions]) -> Predictions:
         """Return I predictions (D, k) as one (D * I, k): those of the first detection, then those of the next."""
         import torch
 
-        names = [name for name in ("boxes_xywh", "objectness", "probabilities") if getattr(parts[0], name) is not None]
+        names = [name for name, value in vars(parts[0]).items() if value is not None]
         whole = {name: torch.stack([getattr(part, name) for part in parts], dim=1).flatten(0, 1) for name in names}
         return cls(**{"objectness": None} | whole)
 
     def __getitem__(self, index: int | slice | None) -> Predictions:
         """Return one image of a batch, or several, or with None the image as a batch of one."""
-        some = None if self.objectness is None else self.objectness[index]
-        return Predictions(self.boxes_xywh[index], some, self.probabilities[index])
+        return self._of_each(lambda each: each[index], lambda each: each[index])
 
     def __iter__(self) -> Iterator[Predictions]:
         return (self[index] for index in range(len(self.boxes_xywh)))
 
     def detach(self) -> Predictions:
         """Return the same numbers without a graph."""
-        some = None if self.objectness is None else self.objectness.detach()
-        return Predictions(self.boxes_xywh.detach(), some, self.probabilities.detach())
+        return self._of_each(lambda each: each.detach(), lambda each: each.detach())
+
+    def _of_each(self, of_rows: Callable[[Tensor], Tensor], of_numbers: Callable[[Tensor], Tensor]) -> Predictions:
+        """Return what becomes of those that have several columns for each box, and of those that have a number for each."""
+        objectness, mask = (None if each is None else of_numbers(each) for each in (self.objectness, self.mask))
+        return Predictions(of_rows(self.boxes_xywh), objectness, of_rows(self.probabilities), mask)
 
     @property
     def certainty(self) -> Tensor:
@@ -108,17 +115,16 @@ class Predictions:
 
     def slopes(self, items: tuple[str, ...], classes: Tensor, of_factors: Tensor) -> Predictions:
         """Return the gradient with respect to each number, given that with respect to the factors (D, k, n)."""
-        boxes, probabilities = (each.new_zeros(each.shape) for each in (self.boxes_xywh, self.probabilities))
-        objectness = None if self.objectness is None else self.objectness.new_zeros(self.objectness.shape)
+        slopes = self._of_each(lambda each: each.new_zeros(each.shape), lambda each: each.new_zeros(each.shape))
         for name, slope in zip(self._factor_names(items), of_factors.unbind(-1), strict=True):
             if name in OF_BOXES:
-                boxes[..., OF_BOXES.index(name)] += slope
-            elif name == "objectness":
-                objectness += slope
-            else:
+                slopes.boxes_xywh[..., OF_BOXES.index(name)] += slope
+            elif name == "probability":
                 own = classes[:, None, None].expand(*slope.shape, 1)
-                probabilities.scatter_add_(-1, own, slope[..., None])
-        return Predictions(boxes, objectness, probabilities)
+                slopes.probabilities.scatter_add_(-1, own, slope[..., None])
+            else:
+                getattr(slopes, name).add_(slope)
+        return slopes
 
     def columns(self) -> Tensor:
         """Return them, or slopes of them, as YOLOv5's raw rows (..., 5 + classes): x, y, w, h, objectness, p_0, p_1, ..."""
@@ -133,6 +139,8 @@ class Predictions:
 
     def _factor_names(self, items: tuple[str, ...]) -> list[str]:
         """Return the names of the factors of items; a box without objectness has its class to say how sure it is."""
+        if "mask" in items and self.mask is None:
+            raise UsageError(NO_MASKS)
         if self.objectness is not None:
             return [name for item in items for name in ITEMS[item]]
         if "confidence" in items:
@@ -146,8 +154,8 @@ class Predictions:
         """Return one factor, (..., D, k)."""
         if name in OF_BOXES:
             return self.boxes_xywh[..., OF_BOXES.index(name)]
-        if name == "objectness":
-            return self.objectness
+        if name != "probability":
+            return getattr(self, name)
         own = classes[:, None, None].expand(*self.probabilities.shape[:-1], 1)
         return self.probabilities.gather(-1, own)[..., 0]
 
@@ -160,11 +168,13 @@ class Target:
     score        from predictions (..., D, k) at those rows, or from all (..., N), to scores (..., D)
     with_slopes  from predictions (D, k) at those rows to the scores (D,) and their gradient, as Predictions of the same
                  shape; None where it is left to automatic differentiation
+    reads_masks  whether the scores read `Predictions.mask`, which is then computed for these rows
     """
 
     rows: Tensor | None
     score: Callable[[Predictions], Tensor]
     with_slopes: Callable[[Predictions], tuple[Tensor, Predictions]] | None = None
+    reads_masks: bool = False
 
     def of(self, predictions: Predictions) -> Tensor:
         """Return the scores (..., D) that predictions (..., N) give."""

@@ -4,14 +4,16 @@ The head predicts further columns of each prediction, the coefficients, and from
 The logit of a mask is the sum of the prototypes times the coefficients: YOLACT, https://arxiv.org/abs/1904.02689.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from explainer.detectors.predictions import IN_MASK
+from explainer.detectors.head import HeadRecording, WholeScores
+from explainer.detectors.predictions import IN_MASK, Predictions
 from explainer.maps.heatmaps import Letterbox
 
 
@@ -31,11 +33,80 @@ class Prototypes:
 
         box_xyxy: its box (4,) in input pixels. As in YOLOv5 the mask is cut at the box before it is enlarged.
         """
-        logits = torch.einsum("c,chw->hw", self.coefficients[row], self.maps)
-        inside = cells_in_box(box_xyxy, logits.shape, letterbox.input_size)
-        cut = np.zeros(logits.shape, np.float32)
-        cut[inside] = logits.sigmoid().cpu().numpy()[inside]
+        inside, logits = self.logits_in_box(row, box_xyxy, letterbox.input_size)
+        cut = np.zeros(self.maps.shape[1:], np.float32)
+        cut[inside] = logits.sigmoid().cpu().numpy()
         return letterbox.to_image(cut) > IN_MASK
+
+    def logits_in_box(
+        self, row: int, box_xyxy: np.ndarray, input_size: tuple[int, int]
+    ) -> tuple[tuple[slice, slice], Tensor]:
+        """Return the rows and columns of the maps inside a box (4,) in input pixels, and the logits (a, b) there."""
+        inside = cells_in_box(box_xyxy, tuple(self.maps.shape[1:]), input_size)
+        return inside, torch.einsum("c,chw->hw", self.coefficients[row], self.maps[(slice(None), *inside)])
+
+    def covered(self, row: int, box_xyxy: np.ndarray, input_size: tuple[int, int]) -> Tensor:
+        """Return the numbers (P,) of the cells of the maps, row by row, that the mask of a prediction covers in its box."""
+        (rows, columns), logits = self.logits_in_box(row, box_xyxy, input_size)
+        y, x = (logits.sigmoid() > IN_MASK).nonzero().unbind(1)
+        return (y + rows.start) * self.maps.shape[2] + x + columns.start
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRecording(HeadRecording):
+    """A recording of a model with a Segment head: of what the masks of the image are made."""
+
+    prototypes: Prototypes
+
+
+class MaskScores(WholeScores):
+    """Scores that read masks, through the forward pass of the head itself.
+
+    The mean logit of a mask over a region is the sum of the coefficients times the means of the prototypes there. The
+    region, of each prediction by itself, is what its mask covered in the recorded image.
+    """
+
+    recording: MaskRecording
+
+    @property
+    def features_at_once(self) -> int:
+        """How many variants of the head's inputs a batch should hold: prototypes are as large as images."""
+        return self.at_once
+
+    def of_features(self, features: list[Tensor]) -> Tensor:
+        """Return the scores (B, D) that the head's inputs give."""
+        outputs, rows = self.outputs(features), self.target.rows
+        predictions, prototypes, *_ = outputs[0]
+        coefficients = predictions[:, rows, self.detector.columns :].float()
+        logits = (coefficients * self._means(prototypes.float())).sum(dim=-1)
+        chosen = Predictions.of_columns(self.detector.raw(outputs)).at(rows)
+        return self.target.score(replace(chosen, mask=logits.exp() * self._is_there))
+
+    def _means(self, prototypes: Tensor) -> Tensor:
+        """Return the means (B, D, k, nm) of prototypes (B, nm, h, w) over the regions; zeros where one is empty."""
+        cells = prototypes.flatten(2).permute(2, 0, 1)
+        means = torch.sparse.mm(self._regions, cells.flatten(1)).unflatten(1, cells.shape[1:])
+        return means.transpose(0, 1).unflatten(1, self.target.rows.shape)
+
+    @cached_property
+    def _regions(self) -> Tensor:
+        """The regions of the D k predictions, (D k, h w) float32 and sparse; each adds up to 1 unless it is empty."""
+        from torchvision.ops import box_convert
+
+        parts, rows = self.recording.prototypes, self.target.rows.flatten()
+        boxes = box_convert(self.recording.predictions.boxes_xywh[rows], "cxcywh", "xyxy").cpu().numpy()
+        size = tuple(self.recording.image.shape[2:])
+        cells = [parts.covered(row, box, size) for row, box in zip(rows.tolist(), boxes, strict=True)]
+        counts = torch.tensor([len(each) for each in cells], device=rows.device)
+        owner = torch.arange(len(cells), device=rows.device).repeat_interleave(counts)
+        shape = (len(cells), parts.maps[0].numel())
+        indices = torch.stack((owner, torch.cat(cells)))
+        return torch.sparse_coo_tensor(indices, 1 / counts[owner], shape, check_invariants=False).coalesce()
+
+    @cached_property
+    def _is_there(self) -> Tensor:
+        """Whether each prediction had a mask, (D, k) float32: 1 or 0."""
+        return torch.sparse.sum(self._regions, dim=1).to_dense().round().view(self.target.rows.shape)
 
 
 def has_prototypes(head: nn.Module) -> bool:

@@ -9,12 +9,17 @@ The mask of a detection is read from its box, which is cut out of the pyramid ag
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from explainer.detectors.local import Found, Local, PyramidRecording
-from explainer.detectors.predictions import IN_MASK, Detection, Predictions
+from explainer.detectors.head import HeadScores
+from explainer.detectors.local import Found, Local, LocalScores, PyramidRecording
+from explainer.detectors.predictions import IN_MASK, Detection, Predictions, Target
 from explainer.detectors.pyramid import Pyramidal, corners_to_centres
 from explainer.errors import UsageError
 from explainer.maps.heatmaps import Letterbox
@@ -46,7 +51,11 @@ class TwoStage(Pyramidal):
 
     def levels_read(self) -> tuple[int, ...]:
         """Return the numbers of the maps of the pyramid that regions are cut out of."""
-        read = getattr(self.model.roi_heads.box_roi_pool, "featmap_names", self.map_names)
+        return self.maps_of(self.model.roi_heads.box_roi_pool)
+
+    def maps_of(self, pool: nn.Module) -> tuple[int, ...]:
+        """Return the numbers of the maps of the pyramid that a pool cuts out of."""
+        read = getattr(pool, "featmap_names", self.map_names)
         return tuple(number for number, name in enumerate(self.map_names) if name in read)
 
     def _named(self, inputs: list[Tensor]) -> dict[str, Tensor]:
@@ -117,6 +126,29 @@ class TwoStage(Pyramidal):
         sizes = [self.content_of(image_size)] * len(boxes)
         return self.model.roi_heads.mask_roi_pool(self._named(inputs), boxes, sizes)
 
+    def level_of_mask_boxes(self, recording: PyramidRecording, boxes: Tensor) -> Tensor:
+        """Return the number of the map that the mask in each box (R, 4) is cut out of."""
+        pool = self.model.roi_heads.mask_roi_pool
+        # It knows the scales of its maps once it has seen some.
+        self.pooled_for_masks(list(recording.head_inputs), [boxes[:0]], tuple(recording.image.shape[2:]))
+        read = torch.tensor(self.maps_of(pool), device=boxes.device)
+        mapper = getattr(pool, "map_levels", None)
+        return read[torch.zeros(len(boxes), dtype=torch.long) if len(read) < 2 or mapper is None else mapper([boxes])]
+
+    def levels_of(
+        self, recording: PyramidRecording, detections: list[Detection], items: tuple[str, ...]
+    ) -> list[tuple[int, ...]]:
+        """Return the levels that the items of each detection are read from: of a mask the map that its box is cut out of."""
+        own = super().levels_of(recording, detections, items)
+        if "mask" not in items or not self.predicts_masks:
+            return own
+        boxes = self.mask_boxes(recording, torch.tensor([found.row for found in detections], device=self.device))
+        maps, read = self.level_of_mask_boxes(recording, boxes).tolist(), self.levels_read()
+        of_masks = [(read.index(number),) if number in read else () for number in maps]
+        if items == ("mask",):
+            return [levels or other for levels, other in zip(of_masks, own, strict=True)]
+        return [tuple(dict.fromkeys(other + levels)) for levels, other in zip(of_masks, own, strict=True)]
+
     def mask_logits(self, parts: Tensor, classes: Tensor) -> Tensor:
         """Return the logits (R, m, m) over their boxes of masks of classes (R,), read from parts (R, C, a, b)."""
         heads = self.model.roi_heads
@@ -148,6 +180,12 @@ class TwoStage(Pyramidal):
         """Return the regions that predictions (D, k) depend on."""
         return Regions(self, recording, rows)
 
+    def scores(self, recording: PyramidRecording, target: Target, *, at_head: bool = False) -> HeadScores:
+        """Return the scores of a target, from the regions that they depend on, and the masks where they read those."""
+        if target.reads_masks and self.predicts_masks:
+            return LocalScores(self, recording, target, RegionsWithMasks(self, recording, target.rows))
+        return super().scores(recording, target, at_head=at_head)
+
 
 class Regions(Local):
     """Regions of interest of one image, cut out of the pyramid and classified by themselves."""
@@ -156,26 +194,39 @@ class Regions(Local):
         self.detector, self.recording, self.rows = detector, recording, rows
         flat = rows.flatten()
         self.regions, self.labels = recording.found.origins[flat], recording.found.labels[flat]
-        levels = detector.level_of_regions(self.regions)
-        self.of_level = [(levels == level).nonzero()[:, 0] for level in range(len(recording.head_inputs))]
+        self.size = tuple(recording.image.shape[2:])
+        self.of_level = self._by_map(detector.level_of_regions(self.regions))
 
-    @property
-    def _size(self) -> tuple[int, int]:
-        return tuple(self.recording.image.shape[2:])
+    def _by_map(self, levels: Tensor) -> list[Tensor]:
+        """Return for each map of the pyramid the numbers of those that lie in it, given the number of the map of each."""
+        return [(levels == level).nonzero()[:, 0] for level in range(len(self.recording.head_inputs))]
+
+    def pooled(self, inputs: list[Tensor], numbers: Tensor) -> Tensor:
+        """Return the parts (B, R', C, a, b) with these numbers, which rise, of a pyramid (B, C, h, w)."""
+        batch = len(inputs[0])
+        parts = self.detector.pooled(inputs, [self.regions[numbers]] * batch, self.size)
+        return parts.unflatten(0, (batch, len(numbers)))
 
     def cut(self, inputs: list[Tensor]) -> list[Tensor]:
         """Return the parts (B, R_l, C, a, b) of each map (B or 1, C, h, w) of a pyramid; of those without any (B, 0, ...)."""
         batch = max(len(each) for each in inputs)
         whole = [each.expand(batch, -1, -1, -1) for each in inputs]
-        parts = self.detector.pooled(whole, [self.regions] * batch, self._size)
-        parts = parts.unflatten(0, (batch, len(self.regions)))
+        parts = self.pooled(whole, torch.cat(self.of_level).sort().values)
         return [parts[:, numbers] for numbers in self.of_level]
 
     def predictions(self, parts: list[Tensor]) -> Predictions:
         """Return the predictions (B, D, k) that the head makes of parts."""
+        return self.read(self.in_order(parts))
+
+    def in_order(self, parts: list[Tensor]) -> Tensor:
+        """Return the parts of all maps by their numbers, (B, R, C, a, b)."""
         batch, order = max(len(each) for each in parts), torch.cat(self.of_level).argsort()
-        each = torch.cat([part.expand(batch, *part.shape[1:]) for part in parts], dim=1)[:, order]
-        probabilities, boxes = self.detector.read(each.flatten(0, 1), self.regions.repeat(batch, 1))
+        return torch.cat([part.expand(batch, *part.shape[1:]) for part in parts], dim=1)[:, order]
+
+    def read(self, parts: Tensor) -> Predictions:
+        """Return the predictions (B, D, k) that the head makes of the regions' parts (B, R, C, a, b)."""
+        batch = len(parts)
+        probabilities, boxes = self.detector.read(parts.flatten(0, 1), self.regions.repeat(batch, 1))
         labels = self.detector.labels.to(boxes.device)
         own = labels[self.labels].repeat(batch) if boxes.shape[1] > 1 else torch.zeros_like(self.labels).repeat(batch)
         boxes = boxes[torch.arange(len(boxes), device=boxes.device), own]
@@ -189,5 +240,52 @@ class Regions(Local):
         maps = [each.detach() for each in self.recording.head_inputs]
         maps[level] = maps[level].requires_grad_()
         with torch.enable_grad():
-            parts = self.detector.pooled(maps, [self.regions[numbers]], self._size)
+            (parts,) = self.pooled(maps, numbers)
         return torch.autograd.grad(parts, maps[level], gradients)[0]
+
+
+class RegionsWithMasks(Regions):
+    """Regions together with the boxes that their masks are read from: region r is part r, the box of its mask part R + r.
+
+    inside  (R, m, m), which cells of its box each mask covered in the recorded image; float32, 0 or 1
+
+    Both kinds of parts are cells in one line, (C, n, 1), with zeros behind those of the smaller kind.
+    """
+
+    def __init__(self, detector: TwoStage, recording: PyramidRecording, rows: Tensor):
+        super().__init__(detector, recording, rows)
+        self.boxes, maps = detector.mask_boxes(recording, rows.flatten()), [e.detach() for e in recording.head_inputs]
+        with torch.no_grad():
+            parts = detector.pooled_for_masks(maps, [self.boxes], self.size)
+            logits = detector.mask_logits(parts, self.labels)
+            self.shapes = super().pooled(maps, torch.arange(1)).shape[3:], parts.shape[2:]
+        self.inside = (logits.sigmoid() > IN_MASK).float()
+        boxes_of_level = self._by_map(detector.level_of_mask_boxes(recording, self.boxes))
+        both = zip(self.of_level, boxes_of_level, strict=True)
+        self.of_level = [torch.cat((regions, boxes + len(self.boxes))) for regions, boxes in both]
+
+    @property
+    def owners(self) -> list[Tensor]:
+        """Which of the D scores each part of each map counts for."""
+        return [numbers % len(self.boxes) // self.rows.shape[1] for numbers in self.of_level]
+
+    def pooled(self, inputs: list[Tensor], numbers: Tensor) -> Tensor:
+        """Return the parts (B, R', C, n, 1) with these numbers, which rise, of a pyramid (B, C, h, w)."""
+        batch, count = len(inputs[0]), len(self.boxes)
+        regions = super().pooled(inputs, numbers[numbers < count])
+        boxes = [self.boxes[numbers[numbers >= count] - count]] * batch
+        masks = self.detector.pooled_for_masks(inputs, boxes, self.size).unflatten(0, (batch, len(boxes[0])))
+        longest = max(map(prod, self.shapes))
+        flat = (each.flatten(3) for each in (regions, masks))
+        return torch.cat([pad(each, (0, longest - each.shape[3])) for each in flat], dim=1)[..., None]
+
+    def predictions(self, parts: list[Tensor]) -> Predictions:
+        """Return the predictions (B, D, k) that the heads make of parts, with their masks."""
+        both = self.in_order(parts)[..., 0].split(len(self.boxes), dim=1)
+        regions, masks = (
+            each[..., : prod(shape)].unflatten(3, shape) for each, shape in zip(both, self.shapes, strict=True)
+        )
+        batch, covered = len(masks), self.inside.sum(dim=(1, 2))
+        logits = self.detector.mask_logits(masks.flatten(0, 1), self.labels.repeat(batch)).unflatten(0, (batch, -1))
+        mean = (logits * self.inside).sum(dim=(2, 3)) / covered.clamp(min=1)
+        return replace(self.read(regions), mask=(mean.exp() * (covered > 0)).unflatten(1, self.rows.shape))

@@ -19,7 +19,7 @@ from explainer.detectors.head import CellScores, HeadRecording, HeadScores, Whol
 from explainer.detectors.layers import Above, Structure, head_inputs_of, needed_above
 from explainer.detectors.numbered import Numbered
 from explainer.detectors.predictions import Detection, Kept, Predictions, Target
-from explainer.detectors.prototypes import Prototypes, has_prototypes
+from explainer.detectors.prototypes import MaskRecording, MaskScores, Prototypes, has_prototypes
 from explainer.detectors.white_box import Twin, adds_bias
 from explainer.errors import UsageError
 from explainer.maps.heatmaps import Letterbox
@@ -110,16 +110,11 @@ class YOLOv5(Numbered):
         activations |= {name: inputs[sources[name]] for name in layers if name in sources}
         raw, cells = self.raw(outputs)[0].detach(), (tensor.shape[2] * tensor.shape[3] for tensor in inputs)
         ends = tuple(accumulate(level.head.na * count for level, count in zip(self.levels, cells, strict=True)))
-        return HeadRecording(
-            image,
-            Predictions.of_columns(raw),
-            activations,
-            ends,
-            raw=raw,
-            head_inputs=inputs,
-            in_head=in_head,
-            prototypes=self.prototypes(outputs[0]) if self.predicts_masks else None,
-        )
+        predictions = Predictions.of_columns(raw)
+        recording = HeadRecording(image, predictions, activations, ends, raw=raw, head_inputs=inputs, in_head=in_head)
+        if not self.predicts_masks:
+            return recording
+        return MaskRecording(**vars(recording), prototypes=self.prototypes(*outputs))
 
     def prototypes(self, output: tuple) -> Prototypes:
         """Return what the masks of the first image are made of, given what the model or its head returned."""
@@ -132,7 +127,7 @@ class YOLOv5(Numbered):
         """Return which pixels of the image each detection covers: bool (H, W), None where the model does not say."""
         from torchvision.ops import box_convert
 
-        if recording.prototypes is None:
+        if not self.predicts_masks:
             return super().masks(recording, letterbox, detections)
         rows = [found.row for found in detections]
         boxes = box_convert(recording.predictions.boxes_xywh[rows], "cxcywh", "xyxy").cpu().numpy()
@@ -147,6 +142,8 @@ class YOLOv5(Numbered):
         Where the cells decoded alone do not give the predictions that the network gave, the head is no plain YOLOv5 head and
         its own forward pass is run. That is looked at until it held once: how a head decodes does not change.
         """
+        if target.reads_masks and self.predicts_masks:
+            return MaskScores(self, recording, target, at_head=at_head)
         if target.rows is None or recording.in_head or self._cells_are_exact is False:
             return WholeScores(self, recording, target, at_head=at_head)
         scores = CellScores(self, recording, target, at_head=at_head)

@@ -117,6 +117,7 @@ def detections_target(
         matches.rows,
         lambda chosen: log_scores(chosen, matches, items),
         lambda chosen: log_scores_with_slopes(chosen, matches, items),
+        reads_masks="mask" in items,
     )
 
 
@@ -174,7 +175,7 @@ def items_target(
         return torch.stack(of_items, dim=-1).flatten(-2), Predictions.interleaved(slopes)
 
     rows = matches.rows.repeat_interleave(len(items), dim=0)
-    return ItemsTarget(rows, scores, with_slopes, items=len(items))
+    return ItemsTarget(rows, scores, with_slopes, reads_masks="mask" in items, items=len(items))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +190,7 @@ def boxes_target(
 ) -> BoxesTarget:
     """Return the scores of D detections, as `detections_target` has them, and their boxes."""
     scores = detections_target(predictions, boxes_xyxy, classes, items, own)
-    return BoxesTarget(scores.rows, scores.score, scores.with_slopes, boxes_xyxy=boxes_xyxy)
+    return BoxesTarget(**vars(scores), boxes_xyxy=boxes_xyxy)
 
 
 def classes_target(groups: list[list[int]], scales: Sequence[list[slice]] = ()) -> Target:

@@ -9,6 +9,7 @@ import pytest
 from scenes import confident, confident_detector, picture, save_checkpoint
 from tiny_detectors import tiny_segmenter
 
+from explainer.errors import UsageError
 from explainer.explain import Explainer
 from explainer.explainer import run
 from explainer.files.results import ANSWER_COLUMNS
@@ -33,6 +34,33 @@ def rows_in(folder):
     """Return the rows of the table in a folder."""
     with (folder / "explanations.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def test_an_outline_in_the_labels_is_hit_by_its_enclosing_box(explanation, tmp_path):
+    found = explanation.detections[0].detection
+    (left, top, right, bottom), (height, width) = found.xyxy.tolist(), picture().shape[:2]
+    # A rhombus that touches each edge of the box.
+    corners = [left, (top + bottom) / 2, (left + right) / 2, top, right, (top + bottom) / 2, (left + right) / 2, bottom]
+    shares = [corner / (height if number % 2 else width) for number, corner in enumerate(corners)]
+    source, labels = tmp_path / "one.png", tmp_path / "one.txt"
+    cv2.imwrite(str(source), picture()[..., ::-1])
+    labels.write_text(" ".join(map(str, [found.class_index, *shares])), encoding="utf-8")
+    weights = save_checkpoint(tmp_path / "masks.pt", confident(tiny_segmenter()))
+    run(weights=weights, source=str(source), labels=str(labels), project=str(tmp_path), name="out", **SETTINGS)
+    first, *others = rows_in(tmp_path / "out")
+    assert (first["outcome"], first["name"]) == ("hit", found.name)
+    assert float(first["energy_in_mask"]) == pytest.approx(explanation.detections[0].energy_in_mask, abs=1e-3)
+    assert "miss" not in [row["outcome"] for row in others]
+
+
+def test_the_command_explains_masks_or_says_that_there_are_none(tmp_path):
+    source = tmp_path / "one.png"
+    cv2.imwrite(str(source), picture()[..., ::-1])
+    options = SETTINGS | {"source": str(source), "project": str(tmp_path), "backprop_array": "mask"}
+    run(weights=save_checkpoint(tmp_path / "masks.pt", confident(tiny_segmenter())), name="masks", **options)
+    assert {row["item"] for row in rows_in(tmp_path / "masks")} == {"mask"}
+    with pytest.raises(UsageError, match="predicts no masks"):
+        run(weights=save_checkpoint(tmp_path / "boxes.pt", confident_detector()), name="boxes", **options)
 
 
 def test_the_energy_in_the_mask_is_the_share_of_the_heatmap_there(explanation):
@@ -74,7 +102,7 @@ def test_the_table_has_the_energy_in_the_mask_after_that_in_the_box(tmp_path):
     place = ANSWER_COLUMNS.index("energy_in_box")
     assert ANSWER_COLUMNS[place + 1] == "energy_in_mask"
     source = tmp_path / "one.png"
-    cv2.imwrite(str(source), picture())
+    cv2.imwrite(str(source), picture()[..., ::-1])
     for name, model in {"masks": confident(tiny_segmenter()), "boxes": confident_detector()}.items():
         weights = save_checkpoint(tmp_path / f"{name}.pt", model)
         run(weights=weights, source=str(source), project=str(tmp_path), name=name, report=True, **SETTINGS)

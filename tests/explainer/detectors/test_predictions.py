@@ -1,5 +1,7 @@
 """What a model says of an image, as values: predictions by name, the items of them, detections, a recording."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,11 +22,16 @@ from explainer.maps.heatmaps import Letterbox
 # x, y, w, h, objectness, p_0, p_1
 RAW = torch.tensor([[10.0, 20, 30, 40, 0.9, 0.8, 0.1], [11, 21, 31, 41, 0.5, 0.25, 0.75]])
 FACTORS = {"class": [0.1], "confidence": [0.9], "class_confidence": [0.9, 0.1], "x_center": [10], "y_center": [20]}
-FACTORS |= {"width": [30], "height": [40]}
+FACTORS |= {"width": [30], "height": [40], "mask": [2.5]}
 
 
 def without_objectness(raw=RAW):
     return Predictions(raw[..., :4], None, raw[..., 5:])
+
+
+def with_mask(raw=RAW):
+    """Return predictions whose masks are clear to a degree of 2.5."""
+    return replace(Predictions.of_columns(raw), mask=torch.full_like(raw[..., 0], 2.5))
 
 
 @pytest.mark.parametrize(("alias", "name"), [("x_c", "x_center"), ("y_c", "y_center"), ("w", "width"), ("h", "height")])
@@ -45,14 +52,16 @@ def test_raw_rows_are_read_by_name_and_come_back_as_they_were():
     assert torch.equal(predictions.columns(), RAW)
 
 
-@pytest.mark.parametrize("make", [Predictions.of_columns, without_objectness])
+@pytest.mark.parametrize("make", [Predictions.of_columns, without_objectness, with_mask])
 def test_rows_and_images_are_chosen_in_every_part(make):
     batch = make(RAW.repeat(3, 1, 1))
     rows = torch.tensor([[1, 0, 0]])
     chosen = batch.at(rows)
     assert chosen.boxes_xywh.shape == (3, 1, 3, 4)
     assert chosen.probabilities.shape == (3, 1, 3, 2)
-    assert (chosen.objectness is None) == (batch.objectness is None)
+    for name in ("objectness", "mask"):
+        assert (getattr(chosen, name) is None) == (getattr(batch, name) is None)
+        assert getattr(chosen, name) is None or getattr(chosen, name).shape == (3, 1, 3)
     assert chosen.probabilities[0, 0, 0].tolist() == [0.25, 0.75]
     assert batch[0].boxes_xywh.shape == (2, 4)
     assert batch[0][None].certainty.shape == (1, 2)
@@ -60,12 +69,13 @@ def test_rows_and_images_are_chosen_in_every_part(make):
     assert chosen.at_detections(slice(0, 1)).probabilities.shape == (3, 1, 3, 2)
 
 
-@pytest.mark.parametrize("make", [Predictions.of_columns, without_objectness])
+@pytest.mark.parametrize("make", [Predictions.of_columns, without_objectness, with_mask])
 def test_several_are_put_together_detection_by_detection(make):
     rows = torch.tensor([[0, 1], [1, 0]])
     parts = [make(RAW).at(rows), make(RAW * 2).at(rows)]
     whole = Predictions.interleaved(parts)
-    assert (whole.objectness is None) == (parts[0].objectness is None)
+    for name in ("objectness", "mask"):
+        assert (getattr(whole, name) is None) == (getattr(parts[0], name) is None)
     assert whole.boxes_xywh[..., 0].tolist() == [[10, 11], [20, 22], [11, 10], [22, 20]]
 
 
@@ -81,7 +91,7 @@ def test_the_confidence_is_the_product_of_objectness_and_class():
 
 @pytest.mark.parametrize("item", ITEMS)
 def test_an_item_is_the_product_of_its_factors(item):
-    read = Predictions.of_columns(RAW[None, :1]).factors((item,), torch.tensor([1]))
+    read = with_mask(RAW[None, :1]).factors((item,), torch.tensor([1]))
     assert read.shape == (1, 1, len(FACTORS[item]))
     assert read.flatten().tolist() == pytest.approx(FACTORS[item])
 
@@ -94,12 +104,17 @@ def test_a_factor_that_two_items_share_comes_twice():
 @pytest.mark.parametrize("items", [(item,) for item in ITEMS] + [("class", "class_confidence", "width")], ids="+".join)
 def test_slopes_are_those_of_automatic_differentiation(items):
     raw = RAW.repeat(2, 1, 1).clone().requires_grad_()
-    classes = torch.tensor([1, 0])
-    read = Predictions.of_columns(raw).factors(items, classes)
+    mask, classes = torch.full((2, 2), 2.5, requires_grad=True), torch.tensor([1, 0])
+    read = replace(Predictions.of_columns(raw), mask=mask).factors(items, classes)
     weights = torch.rand(read.shape, generator=torch.Generator().manual_seed(0))
-    (read * weights).sum().backward()
-    found = Predictions.of_columns(raw.detach()).slopes(items, classes, weights)
-    torch.testing.assert_close(found.columns(), raw.grad)
+    wanted = torch.autograd.grad((read * weights).sum(), (raw, mask), materialize_grads=True)
+    found = with_mask(raw.detach()).slopes(items, classes, weights)
+    torch.testing.assert_close((found.columns(), found.mask), wanted)
+
+
+def test_predictions_without_masks_have_no_such_factor():
+    with pytest.raises(UsageError, match="this model predicts no masks; leave --backprop-array mask out"):
+        Predictions.of_columns(RAW[None]).factors(("class", "mask"), torch.tensor([0]))
 
 
 def test_what_says_no_objectness_apart_from_the_class_has_the_class_as_its_confidence():
