@@ -39,6 +39,8 @@ ITEM_ALIASES = {"x_c": "x_center", "y_c": "y_center", "w": "width", "h": "height
 OF_BOXES = ("x", "y", "w", "h")
 # A pixel whose probability is higher belongs to the mask of a detection.
 IN_MASK = 0.5
+# The exponential of a larger logit is more than float32 holds; trained models stay far below.
+LARGEST_LOGIT = 80
 NO_MASKS = "this model predicts no masks; leave --backprop-array mask out"
 
 
@@ -293,6 +295,11 @@ def confidence_text(found: Detection) -> str:
     digits = range(2, 6) if found.outcome == NEAR_MISS else (2,)
     texts = [f"{found.confidence:.{count}f}" for count in digits]
     return next((text for text in texts if found.outcome == NEAR_MISS and float(text) < found.above), texts[0])
+
+
+def clarity(mean_logits: Tensor, has_mask: Tensor) -> Tensor:
+    """Return how clearly masks are such, as `Predictions.mask` has it, given mean logits and whether a pixel was covered."""
+    return mean_logits.clamp(max=LARGEST_LOGIT).exp() * has_mask
 
 
 def canonical_item(name: str) -> str:

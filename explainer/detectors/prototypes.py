@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from explainer.detectors.head import HeadRecording, WholeScores
-from explainer.detectors.predictions import IN_MASK, Predictions
+from explainer.detectors.predictions import IN_MASK, Predictions, clarity
 from explainer.maps.heatmaps import Letterbox
 
 
@@ -80,7 +80,7 @@ class MaskScores(WholeScores):
         coefficients = predictions[:, rows, self.detector.columns :].float()
         logits = (coefficients * self._means(prototypes.float())).sum(dim=-1)
         chosen = Predictions.of_columns(self.detector.raw(outputs)).at(rows)
-        return self.target.score(replace(chosen, mask=logits.exp() * self._is_there))
+        return self.target.score(replace(chosen, mask=clarity(logits, self._is_there)))
 
     def _means(self, prototypes: Tensor) -> Tensor:
         """Return the means (B, D, k, nm) of prototypes (B, nm, h, w) over the regions; zeros where one is empty."""

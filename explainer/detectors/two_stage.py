@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from explainer.detectors.head import HeadScores
 from explainer.detectors.local import Found, Local, LocalScores, PyramidRecording
-from explainer.detectors.predictions import IN_MASK, Detection, Predictions, Target
+from explainer.detectors.predictions import IN_MASK, Detection, Predictions, Target, clarity
 from explainer.detectors.pyramid import Pyramidal, corners_to_centres
 from explainer.errors import UsageError
 from explainer.maps.heatmaps import Letterbox
@@ -288,4 +288,4 @@ class RegionsWithMasks(Regions):
         batch, covered = len(masks), self.inside.sum(dim=(1, 2))
         logits = self.detector.mask_logits(masks.flatten(0, 1), self.labels.repeat(batch)).unflatten(0, (batch, -1))
         mean = (logits * self.inside).sum(dim=(2, 3)) / covered.clamp(min=1)
-        return replace(self.read(regions), mask=(mean.exp() * (covered > 0)).unflatten(1, self.rows.shape))
+        return replace(self.read(regions), mask=clarity(mean, covered > 0).unflatten(1, self.rows.shape))

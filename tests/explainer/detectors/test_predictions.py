@@ -15,6 +15,7 @@ from explainer.detectors.predictions import (
     Recording,
     Target,
     canonical_item,
+    clarity,
 )
 from explainer.errors import UsageError
 from explainer.maps.heatmaps import Letterbox
@@ -110,6 +111,11 @@ def test_slopes_are_those_of_automatic_differentiation(items):
     wanted = torch.autograd.grad((read * weights).sum(), (raw, mask), materialize_grads=True)
     found = with_mask(raw.detach()).slopes(items, classes, weights)
     torch.testing.assert_close((found.columns(), found.mask), wanted)
+
+
+def test_the_clarity_of_a_mask_is_the_exponential_of_its_mean_logit_and_finite():
+    found = clarity(torch.tensor([0.5, 0.5, 200.0]), torch.tensor([1, 0, 1]))
+    assert found.log().tolist() == pytest.approx([0.5, -np.inf, 80])
 
 
 def test_predictions_without_masks_have_no_such_factor():
