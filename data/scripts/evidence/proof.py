@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.scripts.evidence.opening import Detect
 from data.scripts.evidence.rendering import Picture
 
-# A body without its emblem has no class to be sure of, and is to be found nevertheless.
-LEAST_CONFIDENCE = 0.05
 LEAST_OVERLAP = 0.5
 # Classes (n,) and boxes (n, 4) x1, y1, x2, y2 in pixels.
 Truth = tuple[np.ndarray, np.ndarray]
@@ -33,15 +32,14 @@ class Tally:
         return f"class right for {self.accuracy:.3f} of {self.found} found bodies ({self.bodies} drawn)"
 
 
-def class_tally(model, images_rgb: Iterable[np.ndarray], truths: Iterable[Truth], imgsz: int) -> Tally:
-    """Return how a model does on images (H, W, 3) uint8 RGB, each with its truth.
+def class_tally(detect: Detect, images_rgb: Iterable[np.ndarray], truths: Iterable[Truth]) -> Tally:
+    """Return how a detector does on images (H, W, 3) uint8 RGB, each with its truth.
 
-    model: AutoShape; a body counts as found where a box overlaps its own by half, and its class is that of the surest one.
+    A body counts as found where a box overlaps its own by half, and its class is that of the surest one.
     """
-    model.conf, model.agnostic = LEAST_CONFIDENCE, True
     bodies = found = right = 0
     for image_rgb, (classes, boxes) in zip(images_rgb, truths, strict=True):
-        detections = model(image_rgb, size=imgsz).xyxy[0].cpu().numpy()
+        detections = detect(image_rgb)
         for index, box in zip(classes, boxes, strict=True):
             near = detections[overlaps(box, detections[:, :4]) >= LEAST_OVERLAP]
             bodies, found = bodies + 1, found + bool(len(near))
