@@ -74,9 +74,8 @@ def train(out: Path, folder: Path, scenes: list[Labelled], *, epochs: int, emble
 def offline_yolo(model: Path):
     """Return ultralytics' YOLO of an architecture or a checkpoint, which neither installs, downloads nor reports anything."""
     os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false")
-    from ultralytics import YOLO, settings
+    from ultralytics import YOLO
 
-    settings.update(sync=False)
     return YOLO(model)
 
 
@@ -94,9 +93,13 @@ def neck_levels(layers: nn.Sequential, levels: list[int], images: Tensor) -> lis
 
 
 def save(trained: Path, out: Path, how: dict) -> None:
-    """Write a checkpoint of ultralytics anew: the averaged weights in half precision, and how they came about."""
+    """Write a checkpoint of ultralytics anew, without its optimizer and the paths of this machine.
+
+    That leaves the averaged weights in half precision, and how they came about.
+    """
     checkpoint = torch.load(trained, map_location="cpu", weights_only=False)
-    model = (checkpoint["ema"] or checkpoint["model"]).half().requires_grad_(False)
+    model = (checkpoint.get("ema") or checkpoint["model"]).half().requires_grad_(False)
     model.args = {"task": "detect", **how}
+    model.yaml["yaml_file"] = ARCHITECTURE.name
     kept = {name: checkpoint[name] for name in ("version", "license")}
     torch.save({"epoch": -1, "model": model, "train_args": model.args, **kept}, out)
