@@ -251,25 +251,17 @@ class Pyramidal(WhiteBox):
     def layers_at(self, place: Place) -> Layers:
         """Return the layers at a place; at the head they stand for what the head alone makes of them.
 
-        The deepest and the finest layer are those of the backbone's stages; where these are not known, the level's own.
+        A level of the pyramid holds what is deep already, so that the neck is the level itself, and with the finest stage
+        below the pyramid it makes the sharpest maps: on scenes where the evidence is known, deeper stages blur them.
         """
         own = [(f"{LEVEL}{level}",) for level in self.levels_read()]
-        deep = [self.stages[-1:] or level for level in own]
         rules = {
             COARSEST: [own[-1]] * len(own),
-            BACKBONE: deep,
-            FINE_AND_DEEP: [
-                tuple(dict.fromkeys((*self._finest, *deepest, *level)))
-                for deepest, level in zip(deep, own, strict=True)
-            ],
+            BACKBONE: [self.stages[-1:] or level for level in own],
+            FINE_AND_DEEP: [(*self._stages_read[:1], *level) for level in own],
         }
         chosen = rules.get(place, own)
         return Layers(tuple(chosen), at_head=all(is_level(name) for names in chosen for name in names))
-
-    @property
-    def _finest(self) -> tuple[str, ...]:
-        """The finest stage that the pyramid is made of."""
-        return self._stages_read[:1]
 
     @property
     def _stages_read(self) -> tuple[str, ...]:

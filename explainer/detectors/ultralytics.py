@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from explainer.checkpoints.repair import names_by_index
 from explainer.checkpoints.ultralytics import is_of_ultralytics
-from explainer.detectors.detector import IMAGE, Layers, Place, Rerun, Scores, Suppression
+from explainer.detectors.detector import FINE_AND_DEEP, IMAGE, NECK, Layers, Place, Rerun, Scores, Suppression
 from explainer.detectors.layers import RULES, Structure, head_inputs_of
 from explainer.detectors.numbered import Numbered
 from explainer.detectors.predictions import Detection, Kept, Predictions, Recording, Target
@@ -137,8 +137,17 @@ class Ultralytics(Numbered):
         return (surest_pairs if self.end_to_end else surest)(predictions.probabilities, most)
 
     def layers_at(self, place: Place) -> Layers:
-        """Return the layers at a place; at the head, too, a score is differentiated through the graph of the network."""
-        return replace(super().layers_at(place), at_head=False)
+        """Return the layers at a place; at the head, too, a score is differentiated through the graph of the network.
+
+        The head looks at some cells around each prediction's own, so that its input is no worse a place than the neck's
+        first block, and with the finest layer of the backbone that the neck takes it makes the sharpest maps: on scenes
+        where the evidence is known, deep layers blur them.
+        """
+        if place not in (NECK, FINE_AND_DEEP):
+            return replace(super().layers_at(place), at_head=False)
+        fine = self.structure.first_skip if place == FINE_AND_DEEP else ()
+        named = [tuple(map(self.structure.name, (*fine, source))) for source in self.structure.sources]
+        return Layers(tuple(named))
 
     def layers_with_bias(self) -> tuple[str, ...]:
         """Return the image and the names of all layers that add a bias to what the predictions depend on."""

@@ -4,33 +4,17 @@ Read with LayerCAM at the end of the backbone's stride 8 (layer 4), whose cells 
 asked about, found or not, so that models and classes are compared on the same boxes.
 """
 
-import copy
-from dataclasses import dataclass
-
-import cv2
 import numpy as np
 import pytest
 import torch
-from evidence_demo import WEIGHTS, demo_scenes, matched
+from evidence_demo import IMGSZ_OF_SCENES as IMGSZ
+from evidence_demo import WEIGHTS, Figures, demo_scenes, figures_of_scenes, matched, shuffled
 
 from explainer.detectors.weights import open_model
 from explainer.explain import Explainer
 from explainer.methods.targets import similarity_target
 
 LAYER = 4
-# The size of the scenes.
-IMGSZ = 480
-# Evidence for an edge lies in cells on either side of it: a body is taken with one cell of the layer around it.
-CELL = 8
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Means over all objects of the demo: shares of a map's sum, and of maps whose peak is a hit, all 0..1."""
-
-    energy_on_emblem: float
-    energy_on_rest_of_body: float
-    peak_on_emblem: float
 
 
 @pytest.fixture(scope="module")
@@ -54,35 +38,9 @@ def emblem_share(scenes):
     return np.mean([(s.emblems.sum((1, 2)) / s.bodies.sum((1, 2))).mean() for s in scenes])
 
 
-def figures(model, scenes, *, classes_further=0, **settings) -> Figures:
-    """Return how the maps of all objects lie on their emblems and bodies, each asked about with its own class or another."""
-    explainer = Explainer(model, **{"method": "LayerCAM", "layer": LAYER, "imgsz": IMGSZ, **settings})
-    count = len(explainer.detector.names)
-    rows = []
-    for scene in scenes:
-        classes = (scene.classes + classes_further) % count
-        asked = [(*box, int(index)) for box, index in zip(scene.boxes.tolist(), classes, strict=True)]
-        for number, entry in enumerate(explainer(scene.image_rgb, boxes=asked).detections):
-            rows.append(figures_of(entry.heatmap, scene.emblems[number], scene.bodies[number]))
-    return Figures(*np.mean(rows, axis=0))
-
-
-def figures_of(heatmap, emblem, body) -> tuple[float, float, float]:
-    """Return the figures of one map; those of an empty map are zero."""
-    total = max(heatmap.sum(), 1e-9)
-    hit = emblem[np.unravel_index(heatmap.argmax(), heatmap.shape)] and heatmap.any()
-    rest = cv2.dilate(body.astype(np.uint8), np.ones((2 * CELL + 1, 2 * CELL + 1))) > emblem
-    return heatmap[emblem].sum() / total, heatmap[rest].sum() / total, hit
-
-
-def shuffled(model):
-    """Return a copy of the model whose weights have changed places within each layer."""
-    other, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in other.parameters():
-            order = torch.randperm(parameter.numel(), generator=generator)
-            parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return other
+def figures(model, scenes, **settings) -> Figures:
+    """Return the figures of LayerCAM at the layer of these tests, unless the settings say more."""
+    return figures_of_scenes(model, scenes, **{"layer": LAYER, "imgsz": IMGSZ, **settings})
 
 
 def rows_of(model, scenes, **settings):

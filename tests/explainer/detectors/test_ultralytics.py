@@ -122,11 +122,11 @@ def test_a_model_that_finds_no_upright_boxes_is_refused(task):
 
 PLACES = {
     HEAD: [(15,), (18,), (21,)],
-    NECK: [(12,)] * 3,
+    NECK: [(15,), (18,), (21,)],
     BACKBONE: [(9,)] * 3,
     COARSEST: [(21,)] * 3,
     NECK_AND_HEAD: [(12, 15), (12, 18), (12, 21)],
-    FINE_AND_DEEP: [(4, 12), (4, 12), (4, 8, 9, 12)],
+    FINE_AND_DEEP: [(4, 15), (4, 18), (4, 21)],
 }
 
 
