@@ -20,7 +20,7 @@ from models.detections import Detections
 from utils.augmentations import letterbox
 from utils.base.boxes import scale_boxes
 from utils.base.devices import Profile, smart_inference_mode
-from utils.base.image_io import PILLOW_ERRORS, exif_transpose
+from utils.base.image_io import PILLOW_ERRORS, exif_transpose, open_picture
 from utils.base.logger import LOGGER
 from utils.base.nms import non_max_suppression
 
@@ -154,7 +154,7 @@ def _open_picture(source: str) -> Image.Image:
     """Open and decode a file or what an address answers."""
     try:
         file = io.BytesIO(_fetch(source)) if source.startswith(("http://", "https://")) else source
-        image = Image.open(file)
+        image = open_picture(file)
         image.load()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{source} does not exist; give a picture that does") from error

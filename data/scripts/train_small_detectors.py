@@ -21,8 +21,7 @@ from data.scripts.evidence.reading import Labelled, read_scenes  # noqa: E402
 from data.scripts.evidence.rendering import CLASSES  # noqa: E402
 from data.scripts.learning import torchvision_detectors, yolov8_detector  # noqa: E402
 from data.scripts.small_detectors import fasterrcnn_small, retinanet_small  # noqa: E402
-from utils.metrics import ap_per_class  # noqa: E402
-from utils.validating.metrics import true_positives  # noqa: E402
+from utils.validating.metrics import ap_per_class, true_positives  # noqa: E402
 
 BUILDERS = {"fasterrcnn": fasterrcnn_small, "retinanet": retinanet_small}
 # Sides in pixels of the scenes that are read to learn from, and of those that figures are taken on.

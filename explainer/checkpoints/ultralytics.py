@@ -7,6 +7,8 @@ import argparse
 import importlib
 import importlib.util
 import math
+import os
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -47,7 +49,7 @@ def recipe_of_ultralytics(module: str, name: str) -> Recipe | None:
     listed = name in MODELS if module == TASKS else module in BLOCK_MODULES
     if listed and importlib.util.find_spec(PACKAGE) is None:
         raise RefusedPartError(module, name, "it was saved by the ultralytics package; pip install ultralytics")
-    cls = vars(importlib.import_module(module)).get(name) if listed else None
+    cls = vars(_imported(module)).get(name) if listed else None
     if not isinstance(cls, type) or not issubclass(cls, nn.Module) or not cls.__module__.startswith(module):
         raise RefusedPartError(
             module,
@@ -56,6 +58,12 @@ def recipe_of_ultralytics(module: str, name: str) -> Recipe | None:
             "--trust (trust=True) unpickles fully, for files you made yourself",
         )
     return recipe_for_module(cls)
+
+
+def _imported(module: str) -> ModuleType:
+    """Import a module of that package, which else installs what it misses, at a damaged image say, from the network."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    return importlib.import_module(module)
 
 
 def is_of_ultralytics(model: nn.Module) -> bool:

@@ -20,10 +20,11 @@ from explainer.files.labels import Label, read_labels, read_text
 ROOT = Path(__file__).resolve().parents[2]
 # Of the splits of a dataset YAML the first that it has.
 SPLITS = ("val", "train")
-# What Pillow raises at damaged files, of which the loader then says what is wrong; only some of it is an OSError.
+# What Pillow raises at damaged files, of which the loader then says what is wrong; only some of it is an OSError. Packages
+# that put another reader in its place raise ImportError where that reader is not there.
 PILLOW_ERRORS = (
-    OSError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, SyntaxError,
-    TypeError, ValueError, struct.error, zlib.error,
+    OSError, ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, NotImplementedError,
+    SyntaxError, TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
 # Entries of a YAML with its aliases written out, and its bytes.
 MOST_YAML_ENTRIES, MOST_YAML_BYTES = 1_000_000, 8_000_000

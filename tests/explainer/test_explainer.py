@@ -86,7 +86,7 @@ def test_the_rows_come_with_the_columns_in_a_fixed_order(command, photos):
     _, folder = command(photos)
     header = (folder / "explanations.csv").read_text(encoding="utf-8").splitlines()[0]
     assert header.startswith(
-        "image,class,name,confidence,x1,y1,x2,y2,stride,method,layer,item,score,energy_in_box,peak_x,peak_y"
+        "image,class,name,confidence,x1,y1,x2,y2,stride,method,layer,item,score,energy_in_box,energy_in_mask,peak_x,peak_y"
     )
 
 
@@ -211,7 +211,7 @@ def test_how_a_model_is_opened_is_handed_on(command, photos, monkeypatch):
     monkeypatch.setattr("explainer.command.opening.open_model", refuse)
     save(photos / "one.png", picture())
     assert command(photos, "--dnn", "--half", "--trust", "--device", "cpu", "--data", "my.yaml")[0] == 2
-    assert given == {"dnn": True, "half": True, "trust": True, "device": "cpu", "data": "my.yaml"}
+    assert given == {"arch": None, "dnn": True, "half": True, "trust": True, "device": "cpu", "data": "my.yaml"}
 
 
 def test_every_run_gets_a_folder_of_its_own(command, photos):

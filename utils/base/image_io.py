@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+# Bound once: packages that read more formats put a reader of their own in its place, which may install what it misses.
+from PIL.Image import open as open_picture
+
 from utils.base.paths import naming_failed_writes, writing_whole
 
 # First bytes of a format whose reader may return half a picture, and the last bytes of a whole file.
@@ -26,6 +29,7 @@ PILLOW_ERRORS = (
     ArithmeticError,
     AttributeError,
     EOFError,
+    ImportError,
     LookupError,
     MemoryError,
     NotImplementedError,
@@ -77,7 +81,7 @@ def most_pixels() -> float:
 def claimed_pixels(data: bytes) -> int:
     """Return how many pixels a file says that it has, 0 where its format is not known to Pillow or it does not say."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(io.BytesIO(data)) as image:
             return image.width * image.height
     except Image.DecompressionBombError as error:
         # Beyond a limit of its own Pillow tells the number alone.
@@ -107,7 +111,7 @@ def _check_complete(path: str | Path, data: bytes) -> None:
 def _check_decodes(path: str | Path, data: bytes) -> None:
     """Decode an image whole, for cameras that write data of their own behind the end of the picture."""
     try:
-        Image.open(io.BytesIO(data)).load()
+        open_picture(io.BytesIO(data)).load()
     except Image.DecompressionBombError as error:
         raise OSError(
             f"{path} cannot be read: the file does not end as it should, and is too large to look for why"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.base.image_io import PILLOW_ERRORS, check_pixels, read_image
+from utils.base.image_io import PILLOW_ERRORS, check_pixels, open_picture, read_image
 from utils.base.logger import LOGGER
 from utils.base.media import IMG_FORMATS
 from utils.base.texts import Listings, read_list
@@ -119,7 +119,7 @@ def _placed(entry: Entry, listings: Listings) -> Entry:
 def _image_size(path: str) -> tuple[int, int]:
     """Return width and height of an upright image; OSError for one that cannot be read, or is too small or too large."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             width, height = image.size
             is_sideways = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
     except Image.UnidentifiedImageError as error:
