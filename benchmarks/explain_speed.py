@@ -1,6 +1,6 @@
 """How much longer than detecting the objects of an image does it take to explain them all?
 
-    python benchmarks/explain_speed.py [--weights best.pt] [--image photo.jpg]
+    python benchmarks/explain_speed.py [--weights best.pt] [--image photo.jpg] [--device cuda:0]
 
 Detecting is letterbox, forward pass and non-maximum suppression, as detect.py does them; explaining is all of that plus a
 Grad-CAM heatmap of every detection and of the whole image, each at the image's original size. Both run on the same image in
@@ -74,9 +74,11 @@ def threshold_for(detector: YOLOv5, image_rgb: np.ndarray) -> float:
 
 
 def seconds(work, *arguments) -> float:
-    """Return how long one call takes."""
+    """Return how long one call takes, until a graphics card that works on it is done."""
     started = perf_counter()
     work(*arguments)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return perf_counter() - started
 
 
@@ -108,14 +110,18 @@ def main() -> None:
     """Measure the networks that can be had."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", help="a checkpoint to measure instead of a random yolov5n")
+    parser.add_argument("--device", default="cpu", help="where the networks run: cpu, or cuda:0")
     parser.add_argument("--image", help="a photograph to explain instead of noise")
     parser.add_argument("--rounds", type=int, default=30, help="alternating rounds")
     args = parser.parse_args()
     noise = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), dtype=np.uint8)
     image_rgb = cv2.imread(args.image)[..., ::-1].copy() if args.image else noise
-    first = open_model(args.weights, device="cpu") if args.weights else random_network("yolov5n.yaml", image_rgb)
+    if args.weights:
+        first = open_model(args.weights, device=args.device)
+    else:
+        first = random_network("yolov5n.yaml", image_rgb).to(args.device)
     compare("yolov5n" if not args.weights else Path(args.weights).stem, first, image_rgb, args.rounds)
-    compare("yolov5s", random_network("yolov5s.yaml", image_rgb), image_rgb, args.rounds)
+    compare("yolov5s", random_network("yolov5s.yaml", image_rgb).to(args.device), image_rgb, args.rounds)
 
 
 if __name__ == "__main__":
