@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -40,16 +42,23 @@ def parse_opt(arguments: list[str] | None = None) -> argparse.Namespace:
         default=2.0,
         help="enlarge things to train on up to so many times, those held out never",
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw at the same time")
     return parser.parse_args(arguments)
 
 
 def main(opt: argparse.Namespace) -> None:
     """Draw and write all scenes; those held out have the numbers before those to train on."""
     parts = {"val": (range(opt.val), 1.0), "train": (range(opt.val, opt.val + opt.train), opt.nearest)}
-    for part, (indices, nearest) in parts.items():
-        for index in indices:
-            write(opt.out, part, f"{index:05}", render(compose(opt.seed, index, opt.size, nearest)))
-        print(f"{len(indices)} scenes in {opt.out / 'images' / part}")
+    with ProcessPoolExecutor(opt.workers) as pool:
+        for part, (indices, nearest) in parts.items():
+            for _ in pool.map(partial(draw, opt, part, nearest), indices, chunksize=4):
+                pass
+            print(f"{len(indices)} scenes in {opt.out / 'images' / part}")
+
+
+def draw(opt: argparse.Namespace, part: str, nearest: float, index: int) -> None:
+    """Draw the scene with this number and write it."""
+    write(opt.out, part, f"{index:05}", render(compose(opt.seed, index, opt.size, nearest)))
 
 
 def write(folder: Path, part: str, name: str, picture: Picture) -> None:
