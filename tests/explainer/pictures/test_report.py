@@ -301,10 +301,10 @@ def test_without_the_option_there_is_no_page(options, tmp_path):
 
 
 def test_a_run_that_is_interrupted_leaves_a_page_of_what_was_done(options, tmp_path, monkeypatch):
-    from explainer import explainer
+    from explainer.command import explaining
     from explainer.command.options import build_options
 
-    frames, explain = [], explainer.explain_frame
+    frames, explain = [], explaining.explain_frame
 
     def until_the_third(frame, *others):
         frames.append(frame)
@@ -312,7 +312,7 @@ def test_a_run_that_is_interrupted_leaves_a_page_of_what_was_done(options, tmp_p
             raise KeyboardInterrupt
         return explain(frame, *others)
 
-    monkeypatch.setattr(explainer, "explain_frame", until_the_third)
+    monkeypatch.setattr(explaining, "explain_frame", until_the_third)
     with pytest.raises(KeyboardInterrupt):
         explain_source(build_options(options))
     page = tmp_path / "out/exp/report.html"

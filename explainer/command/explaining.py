@@ -1,0 +1,104 @@
+"""How images are explained one after the other, and what is kept of each: a picture, rows of the table, counts."""
+
+from contextlib import closing
+from time import perf_counter
+
+import numpy as np
+
+from explainer.command.opening import Job
+from explainer.command.options import Options
+from explainer.command.reporting import Findings, count_finished, log_frame
+from explainer.command.running import WriteBehind, source_progress
+from explainer.errors import UnreadableImageError
+from explainer.files.results import Results, save_answer
+from explainer.files.sources import Frame, Unreadable
+
+
+def take_over(job: Job, results: Results, findings: Findings, report) -> None:
+    """Take over what a stopped run had finished: names, counts, and what the page and the suspects show of it.
+
+    Pictures on the page are not those that were saved, so that what it shows is explained again; nothing is written.
+    """
+    options = job.options
+    for done in job.finished:
+        further = options.per_detection or options.scales or (options.backward_per_class and done.has_boxes)
+        pictures = not options.nosave
+        results.take_names(done, pictures=pictures, folder=options.save_npz or (pictures and further))
+    count_finished(job.finished, findings, ways=len(options.variants))
+    for path in job.gone:
+        findings.skip(path, "the source no longer holds it, so that nothing can be shown of it")
+    if job.again is not None:
+        look_again(job, findings, report)
+    if report is not None:
+        report.left_out += job.not_again
+
+
+def look_again(job: Job, findings: Findings, report) -> None:
+    """Explain once more what the page and the suspects show of finished images."""
+    with closing(job.again), source_progress(job.again) as frames:
+        for frame in frames:
+            answer = answer_to(frame, job, findings)
+            if answer is not None:
+                show_in_overviews(frame, answer, list(answer.rows()), findings, report)
+
+
+def explain_frames(job: Job, results: Results, findings: Findings, report, writing: WriteBehind) -> None:
+    """Explain every image of the source, and have the answers drawn and saved."""
+    with source_progress(job.source) as frames:
+        for frame in frames:
+            answer = explain_frame(frame, job, findings)
+            if answer is None:
+                continue
+            saving = writing.do(save, frame, answer, results, job.options, findings, report)
+            if job.options.view_img:
+                show(frame, saving.result())
+
+
+def explain_frame(frame: Frame | Unreadable, job: Job, findings: Findings):
+    """Explain one image and return the answer; None where it cannot be read or is too narrow, which is reported."""
+    started = perf_counter()
+    answer = answer_to(frame, job, findings)
+    if answer is None:
+        return None
+    seconds = perf_counter() - started
+    findings.add(answer, seconds)
+    log_frame(frame, answer, seconds, job.options.verbose)
+    return answer
+
+
+def answer_to(frame: Frame | Unreadable, job: Job, findings: Findings):
+    """Return the answer to one image; None where it cannot be read or is too narrow, which is reported."""
+    if isinstance(frame, Unreadable):
+        findings.skip(frame.path, frame.reason)
+        return None
+    try:
+        return job.explainer(frame.image_rgb, **job.known.about(frame))
+    except UnreadableImageError as error:
+        findings.skip(frame.path, error)
+        return None
+
+
+def save(frame: Frame, answer, results: Results, options: Options, findings: Findings, report) -> np.ndarray:
+    """Draw and write what there is to see of one image and return its overlay, RGB."""
+    started = perf_counter()
+    wanted = {"pictures": not options.nosave, "per_detection": options.per_detection, "arrays": options.save_npz}
+    saved = save_answer(results, frame, answer, style=options.style, **wanted)
+    show_in_overviews(frame, answer, saved.rows, findings, report)
+    findings.image_rgb = saved.picture_rgb
+    findings.saving += perf_counter() - started
+    return saved.picture_rgb
+
+
+def show_in_overviews(frame: Frame, answer, rows, findings: Findings, report) -> None:
+    """Have an image looked at for the suspects and, where there is one, shown on the page."""
+    findings.suspects.add(frame, answer, rows)
+    if report is not None:
+        report.add(frame, answer, rows)
+
+
+def show(frame: Frame, picture_rgb: np.ndarray) -> None:
+    """Show one overlay in a window."""
+    import cv2
+
+    cv2.imshow(str(frame.path), picture_rgb[..., ::-1])
+    cv2.waitKey(1)
