@@ -11,7 +11,8 @@ from time import perf_counter
 
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:
-    sys.path.insert(0, str(ROOT))
+    # In place of this folder, in which the program would find this file where it looks for the package.
+    sys.path[0] = str(ROOT)
 
 from explainer.command.options import build_options, build_parser, keyword_signature  # noqa: E402
 from explainer.command.running import Tally, exit_code, leave, log_end, progress  # noqa: E402
@@ -32,7 +33,7 @@ run.__signature__ = keyword_signature(Evaluation)
 
 def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     """Score the explanations of every image, one after the other, then write tables and pictures of all."""
-    from explainer.detectors.weights import check_weights, open_model
+    from explainer.detectors.weights import check_weights
     from explainer.evaluation.results import EvaluationResults, resumed
     from explainer.files.labels import check_class
     from explainer.files.results import check_writable, new_folder
@@ -46,24 +47,33 @@ def evaluate(options: Evaluation) -> tuple[Path, Tally]:
     images = labelled_images(options.data, options.fraction, options.seed)
     check_writable(folder or Path(options.project) / options.name)
 
-    from explainer.evaluation.evaluator import Evaluator
+    from explainer.evaluation.evaluator import open_evaluator
 
-    # Weights alone know no names.
-    names = options.data if options.arch and Path(options.data).suffix in (".yaml", ".yml") else None
-    how = {"device": options.device, "trust": options.trust, "arch": options.arch, "data": names}
-    evaluator = Evaluator(open_model(options.weights, **how), options)
+    evaluator = open_evaluator(options)
     for label in (label for image in images for label in image.labels):
         check_class(label, len(evaluator.detector.names))
     tally, folder = Tally(), folder or new_folder(options.project, options.name, options.exist_ok)
-    with EvaluationResults(folder, options, resumes=resumes) as results, evaluator.meter, progress(images) as bar:
-        for image in bar:
-            evaluate_image(image, evaluator, results, tally)
+    with EvaluationResults(folder, options, resumes=resumes) as results:
+        inside = measure(images, evaluator, results, tally)
     if not tally.done:
         raise UnreadableImageError(f"none of the {tally.skipped} images of --data '{options.data}' could be read")
     report(results, evaluator, tally)
-    log_speed(tally, evaluator.meter.inside)
+    log_speed(tally, inside)
     log_end(tally, folder)
     return folder, tally
+
+
+def measure(images, evaluator, results, tally: Tally) -> float:
+    """Score the explanations of all images, here or on a cluster, and return the seconds spent inside the model."""
+    options = results.options
+    if options.ray:
+        from explainer.command.measuring import measure_on_cluster
+
+        return measure_on_cluster(images, options, results, tally)
+    with evaluator.meter, progress(images) as bar:
+        for image in bar:
+            evaluate_image(image, evaluator, results, tally)
+    return evaluator.meter.inside
 
 
 def evaluate_image(image, evaluator, results, tally: Tally) -> None:

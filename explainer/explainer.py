@@ -14,11 +14,13 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:
-    sys.path.insert(0, str(ROOT))
+    # In place of this folder, in which the program would find this file where it looks for the package.
+    sys.path[0] = str(ROOT)
 
 from explainer.command.options import Options, build_options, build_parser, keyword_signature  # noqa: E402
 from explainer.command.running import WriteBehind, exit_code, leave, without_collecting  # noqa: E402
 from explainer.errors import UnreadableImageError, open_streams  # noqa: E402
+from explainer.files.parts import is_in_parts  # noqa: E402
 
 
 def run(**options) -> np.ndarray:
@@ -39,6 +41,10 @@ run.__signature__ = keyword_signature()
 
 def explain_source(options: Options):
     """Open what is needed, explain every image of the source, draw and save the answers, and return the findings."""
+    if options.ray or (options.resume and is_in_parts(options.resume)):
+        from explainer.command.sharding import explain_on_cluster
+
+        return explain_on_cluster(options)
     with without_collecting():
         from explainer.command.explaining import explain_frames, take_over
         from explainer.command.opening import open_run

@@ -24,6 +24,10 @@ MAX_MEGAPIXELS = 200.0
 MAX_MEGAPIXELS_HELP = "skip images that claim more million pixels than this"
 
 
+# In place of the address of a cluster: one of this machine.
+LOCAL = "local"
+
+
 def option(default, text: str, *, group: str, **argument):
     """Return a dataclass field that carries its own command-line argument; `argument` goes to `add_argument`.
 
@@ -218,6 +222,51 @@ class Settings:
         for side in sides:
             check_whole_number("imgsz", side, at_least=32)
         return sides * 2 if len(sides) == 1 else sides
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnCluster:
+    """Whether a run is spread over the processes of a Ray cluster, and over how many."""
+
+    ray: str | None = option(
+        None,
+        "spread the images over the processes of a Ray cluster: without an address one that is started on this machine, "
+        "for this run",
+        group="cluster",
+        nargs="?",
+        const=LOCAL,
+        metavar="ADDRESS",
+    )
+    workers: int | None = option(
+        None,
+        "processes of the cluster (default: one for each GPU, else for each core)",
+        group="cluster",
+        type=int,
+        metavar="N",
+    )
+    gpus_per_worker: float | None = option(
+        None,
+        "share of a GPU that each takes (default: 1 where there are any)",
+        group="cluster",
+        type=float,
+        metavar="SHARE",
+    )
+
+    def check_cluster(self) -> None:
+        """Raise UsageError for what cannot be asked of a cluster."""
+        given = {
+            name: getattr(self, name) for name in ("workers", "gpus_per_worker") if getattr(self, name) is not None
+        }
+        if given and not self.ray and not getattr(self, "resume", None):
+            raise UsageError(f"{as_typed(*next(iter(given.items())))} is for a cluster; add --ray")
+        if self.workers is not None:
+            check_whole_number("workers", self.workers, at_least=1)
+        if self.gpus_per_worker is not None and not (
+            isinstance(self.gpus_per_worker, Real) and self.gpus_per_worker >= 0
+        ):
+            raise UsageError(
+                f"--gpus-per-worker {self.gpus_per_worker} is no share of a GPU; try --gpus-per-worker 0.5"
+            )
 
 
 def variants(settings: dict, each_layer: bool) -> list[Settings]:

@@ -27,13 +27,13 @@ from explainer.files.results import (
     plain,
     write_options,
 )
-from explainer.files.sources import Frame, Source, holds_files, is_url, read_yaml
+from explainer.files.sources import Frame, Source, holds_files, read_yaml
 from explainer.settings import as_tuple, check_layers_there, check_whole_number
 from utils.dataloaders import IMG_FORMATS
 from utils.general import LOGGER
 
 # What may be asked for when a run goes on: it changes nothing that is there. To trust is no option that a file can give.
-FREE = ("resume", "report", "suspects", "verbose", "view_img", "trust")
+FREE = ("resume", "report", "suspects", "verbose", "view_img", "trust", "ray", "workers", "gpus_per_worker")
 # Paths, which are kept as absolute ones.
 PATHS = ("weights", "compare", "source", "data", "labels")
 # In the file of options: where the table of the run begins, in bytes; above are rows of earlier runs in the same folder.
@@ -82,10 +82,7 @@ class Stopped:
 def open_run(options: Options) -> Job:
     """Return what a run needs; UsageError for what cannot work, before any model is loaded where that is possible."""
     options, stopped = (options, None) if options.resume is None else stopped_run(options)
-    for weights in options.compare or (options.weights,):
-        entries = check_weights(weights, arch_of(weights, options))
-        check_layers_there(entries, [way.method for way in options.variants])
-    check_there(options.compare or ())
+    check_models(options)
     known = KnownBoxes(options.boxes, options.labels)
     if options.view_img:
         check_display()
@@ -94,7 +91,7 @@ def open_run(options: Options) -> Job:
     check_writable(stopped.folder if stopped else Path(options.project) / options.name)
     explainer = open_explainer(options)
     for detector in explainer.detectors:
-        known.check_classes(detector.names, source)
+        known.check_classes(detector.names, source.files)
     if stopped:
         return going_on(stopped, Job(source, known, explainer, stopped.folder, options, stopped.finished))
     folder = new_folder(options.project, options.name, options.exist_ok)
@@ -103,8 +100,23 @@ def open_run(options: Options) -> Job:
     return Job(source, known, explainer, folder, options)
 
 
+def check_models(options: Options) -> None:
+    """Raise UsageError for weights that are not there, or that cannot have the layers that are asked for."""
+    for weights in options.compare or (options.weights,):
+        entries = check_weights(weights, arch_of(weights, options))
+        check_layers_there(entries, [way.method for way in options.variants])
+    check_there(options.compare or ())
+
+
 def stopped_run(options: Options) -> tuple[Options, Stopped]:
-    """Return the options of the run to go on with, and what it left.
+    """Return the options of the run to go on with, and what it left; UsageError as of `stopped_options`."""
+    options, begin = stopped_options(options)
+    folder = Path(options.resume)
+    return options, Stopped(folder, begin, finished_files(folder / TABLE_OF_ANSWERS, begin))
+
+
+def stopped_options(options: Options) -> tuple[Options, int]:
+    """Return the options of the run to go on with, and where its table begins.
 
     UsageError where there is none, or other options are asked for, or its pictures were those of a stream.
     """
@@ -125,9 +137,10 @@ def stopped_run(options: Options) -> tuple[Options, Stopped]:
             f"--resume '{folder}': the source was '{kept.source}', a stream or a screen, which does not come again; "
             "start a new run"
         )
+    if options.ray and not kept.ray:
+        raise UsageError(f"--resume '{folder}': that run was not on a cluster, and goes on as it was; leave --ray out")
     free = {name: getattr(options, name) or getattr(kept, name) for name in FREE if name not in ("resume", "trust")}
-    finished = finished_files(folder / TABLE_OF_ANSWERS, begin)
-    return replace(kept, **free, trust=options.trust), Stopped(folder, begin, finished)
+    return replace(kept, **free, trust=options.trust, resume=options.resume), begin
 
 
 def kept_run(path: Path) -> tuple[Options, int]:
@@ -164,7 +177,7 @@ def absolute(name: str, value: object) -> object:
     """Return the value of an option that names files, or None, as absolute paths; names of what is not there stay."""
     if isinstance(value, (tuple, list)):
         return tuple(absolute(name, entry) for entry in value)
-    pattern = name == "source" and value is not None and holds_files(value) and not is_url(str(value))
+    pattern = name == "source" and value is not None and holds_files(value) and "://" not in str(value)
     is_path = isinstance(value, (str, Path)) and (pattern or os.path.exists(value))
     return os.path.abspath(value) if is_path else value
 
@@ -293,13 +306,13 @@ class KnownBoxes:
                 "all that is detected counts as a false alarm"
             )
 
-    def check_classes(self, names: dict[int, str], source: Source) -> None:
-        """Raise UsageError for a box or a label of a class that the model lacks."""
+    def check_classes(self, names: dict[int, str], files: Sequence[Path]) -> None:
+        """Raise UsageError for a box, or a label of one of the files, of a class that the model lacks."""
         check_classes_of(self.boxes, names, "boxes")
         # Of several models the one with the fewest classes decides.
         self._class_count = min(len(names), self._class_count or len(names))
         if self.labels:
-            self.labels.check(source.files, self._class_count)
+            self.labels.check(files, self._class_count)
 
     def about(self, frame: Frame) -> dict[str, list[Written] | tuple[Written, ...] | None]:
         """Return what is asked about one frame, as keywords of a call of the explainer."""

@@ -23,6 +23,7 @@ from explainer.pictures.drawing import SELECTION, TONES, Style, canonical_colorm
 from explainer.settings import (
     MAX_MEGAPIXELS,
     MAX_MEGAPIXELS_HELP,
+    OnCluster,
     Settings,
     as_tuple,
     check_fraction,
@@ -41,10 +42,10 @@ BOTH_SPELLINGS = "Options may be written with underscores, too: --conf_thres is 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Settings):
+class Options(OnCluster, Settings):
     """One run of the command: the settings, where pictures come from and where results go."""
 
-    GROUPS: ClassVar = ("model and source", "question", "method", "picture", "output", "black box")
+    GROUPS: ClassVar = ("model and source", "question", "method", "picture", "output", "cluster", "black box")
 
     method: str | tuple = option(
         Settings.method,
@@ -187,6 +188,8 @@ class Options(Settings):
         check_whole_number("suspects", self.suspects, at_least=0)
         object.__setattr__(self, "boxes", written_boxes(self.boxes, "boxes"))
         check_given(self, self.boxes, self.labels)
+        self.check_cluster()
+        self._check_spread()
         if self.signed and self.crop:
             raise UsageError("--crop blanks out what speaks for, and shows no colours; leave it or --signed out")
 
@@ -210,6 +213,18 @@ class Options(Settings):
             raise UsageError("--compare names the checkpoints itself; leave --weights out")
         model_names(models)
         object.__setattr__(self, "compare", models)
+
+    def _check_spread(self) -> None:
+        """Raise UsageError for what a run on a cluster cannot do."""
+        if not self.ray:
+            return
+        if self.view_img:
+            raise UsageError("--view-img shows what this process explains, and --ray has others do it; leave it out")
+        loaded = [entry for entry in as_tuple(self.compare or self.weights) if not isinstance(entry, (str, Path))]
+        if loaded:
+            raise UsageError(
+                f"--ray sends files of weights to other processes, and given is a {type(loaded[0]).__name__}; save it first"
+            )
 
     def _fill_in_weights_and_source(self) -> None:
         """Store the weights and the source that stand for those that are not given."""

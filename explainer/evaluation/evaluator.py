@@ -6,6 +6,7 @@ It touches no files.
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from explainer.detectors.detector import Detector
 from explainer.detectors.predictions import Detection, Predictions
-from explainer.detectors.weights import detector_of
+from explainer.detectors.weights import detector_of, open_model
 from explainer.evaluation.cost import Cost, Meter
 from explainer.evaluation.faithfulness import Curves, Perturbation, Protocol, road
 from explainer.evaluation.options import GAUSSIAN, Evaluation
@@ -259,6 +260,14 @@ class Evaluator:
             for row, entry in zip(rows, more, strict=True):
                 row |= entry
         return rows
+
+
+def open_evaluator(options: Evaluation) -> Evaluator:
+    """Return an evaluator with the model that the options name."""
+    # Weights alone know no names.
+    names = options.data if options.arch and Path(options.data).suffix in (".yaml", ".yml") else None
+    how = {"device": options.device, "trust": options.trust, "arch": options.arch, "data": names}
+    return Evaluator(open_model(options.weights, **how), options)
 
 
 def has_area(detection: Detection) -> bool:

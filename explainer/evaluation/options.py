@@ -12,6 +12,7 @@ from explainer.methods.catalogue import FUSIONS, METHODS
 from explainer.settings import (
     MAX_MEGAPIXELS,
     MAX_MEGAPIXELS_HELP,
+    OnCluster,
     Settings,
     as_tuple,
     check_fraction,
@@ -38,10 +39,10 @@ def as_in_settings(name: str, *, group: str):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Evaluation(OnCluster):
     """One run of the command. Checked when built; names are stored in their canonical spelling."""
 
-    GROUPS: ClassVar = ("model and data", "method", "measuring", "black box", "output")
+    GROUPS: ClassVar = ("model and data", "method", "measuring", "black box", "output", "cluster")
 
     weights: str | tuple = option(
         ROOT / "yolov5s.pt", "checkpoint, or several for an ensemble", group="model and data", nargs="+", metavar="FILE"
@@ -156,6 +157,7 @@ class Evaluation:
             raise UsageError(
                 "--method, --layer and --fuse need at least one name each; leave them out for the defaults"
             )
+        self.check_cluster()
         list(self.settings())
 
     def settings(self) -> Iterator[tuple[str, Settings]]:

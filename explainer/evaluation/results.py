@@ -199,9 +199,11 @@ def resumed(options: Evaluation) -> tuple[Evaluation, Path]:
         raise UsageError(f"--resume '{folder}' holds no {OPTIONS}; give the folder of an evaluation that was stopped")
     kept = kept_options(folder / OPTIONS)
     usual, given = asdict(Evaluation()), asdict(options)
-    # A page of what was measured can be asked for at any time. To trust is no option that a file can give.
-    free = ("resume", "report", "trust")
+    # A page of what was measured, and a cluster to measure on, can be asked for at any time. To trust is no option that a
+    # file can give.
+    free = ("resume", "report", "trust", "ray", "workers", "gpus_per_worker")
     others = [n for n in given if n not in free and given[n] != usual[n] and plain(given[n]) != plain(asdict(kept)[n])]
     if others:
         raise UsageError(f"--resume goes on with the options of '{folder}'; leave --{others[0].replace('_', '-')} out")
-    return replace(kept, report=kept.report or options.report, trust=options.trust), folder
+    cluster = {name: getattr(options, name) for name in ("ray", "workers", "gpus_per_worker")}
+    return replace(kept, report=kept.report or options.report, trust=options.trust, **cluster), folder

@@ -52,8 +52,12 @@ class Results:
 
     def __enter__(self) -> "Results":
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._table = GrowingTable(self.folder / TABLE_OF_ANSWERS, ANSWER_COLUMNS)
+        self._table = self._open_table()
         return self
+
+    def _open_table(self) -> "GrowingTable":
+        """Return what takes the rows."""
+        return GrowingTable(self.folder / TABLE_OF_ANSWERS, ANSWER_COLUMNS)
 
     def __exit__(self, kind, *error) -> None:
         self._table.close()

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -83,6 +84,21 @@ class Source:
             # This tree's loader has a limit of its own, and takes any name; a stock checkout's has none, and does not.
             self._takes_any_name = hasattr(self.loader, "max_pixels")
             self.loader.max_pixels = max_megapixels * 1e6
+
+    @classmethod
+    def of_files(cls, files: Sequence[str | Path], vid_stride: int = 1, max_megapixels: float = math.inf) -> "Source":
+        """Return the source of these files alone, in their order, whatever they are called; nothing is opened yet."""
+        from utils.dataloaders import VID_FORMATS
+
+        # A loader looks for what it is to load: it is given one file that is there, and then these.
+        with TemporaryDirectory(prefix="explainer-") as folder:
+            stand_in = Path(folder) / "stand-in.png"
+            stand_in.touch()
+            source = cls(str(stand_in), vid_stride, max_megapixels)
+        source.loader.files = [str(path) for path in files]
+        source.loader.video_flag = [Path(path).suffix[1:].lower() in VID_FORMATS for path in files]
+        source.keep(range(len(files)))
+        return source
 
     @property
     def files(self) -> list[Path]:
