@@ -16,13 +16,24 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from explainer.checkpoints.repair import names_by_index
 from explainer.checkpoints.ultralytics import is_of_ultralytics
 from explainer.detectors.detector import FINE_AND_DEEP, IMAGE, NECK, Layers, Place, Rerun, Scores, Suppression
-from explainer.detectors.layers import RULES, Structure, head_inputs_of
+from explainer.detectors.head import HeadScores
+from explainer.detectors.layers import RULES, Structure
+from explainer.detectors.local import (
+    Found,
+    LocalScores,
+    PyramidRecording,
+    PyramidScores,
+    Windows,
+    looks_at_all,
+    reach,
+)
 from explainer.detectors.numbered import Numbered
 from explainer.detectors.predictions import Detection, Kept, Predictions, Recording, Target
 from explainer.detectors.white_box import GraphRecording, GraphScores, Twin, adds_bias
@@ -47,6 +58,7 @@ class Ultralytics(Numbered):
 
     structure  of the numbered layers
     head       the last of them
+    norms      the normalisations of the model; most are fused with what is before them
     """
 
     # A detection stands for its own prediction alone.
@@ -58,9 +70,13 @@ class Ultralytics(Numbered):
         self.names = names_by_index(getattr(self.model, "names", None), self.head.nc)
         self.strides = self._strides()
         self.stride = max(SMALLEST_STRIDE, *(stride or 0 for stride in self.strides))
+        self.anchors_per_cell = (1,) * len(self.strides)
+        # Whether windows give what the whole maps give; None until it was looked at.
+        self._windows_are_exact = False if any(map(looks_at_all, self.head.modules())) else None
 
     def _find_structure(self) -> None:
         """Look at the layers of the model."""
+        self.norms = tuple(module for module in self.modules if isinstance(module, nn.BatchNorm2d))
         self.structure = Structure(self.model)
         self.structures, self.head = [self.structure], self.structure.head
 
@@ -70,9 +86,12 @@ class Ultralytics(Numbered):
 
     def forward(self, images: Tensor) -> Predictions:
         """Return the predictions (B, N), float32, for images (B, 3, h, w; 0..1), differentiable where gradients are on."""
-        with plain_gradients(self.modules):
-            features = head_inputs_of(self, images, list(range(len(self.structure.sources))))
-            return self.of_features(features, images.shape[2:])
+        with plain_gradients(self.norms):
+            return self.of_features(self.read_by_head(images), images.shape[2:])
+
+    def read_by_head(self, images: Tensor) -> list[Tensor]:
+        """Return the inputs of the head (B, C, h, w) for images (B, 3, h, w; 0..1)."""
+        return self.head_inputs(images, list(range(len(self.structure.sources))))
 
     def of_features(self, features: list[Tensor], input_size: tuple[int, int]) -> Predictions:
         """Return the predictions (B, N) that the head makes of its inputs (B, C, h, w), for an image of this size.
@@ -80,17 +99,31 @@ class Ultralytics(Numbered):
         The head's own forward pass is left out: it decodes both branches of a dual head, and keeps its grid from the image
         before, which may stem from inference mode. What it predicts is the same.
         """
-        sides, logits = (
-            torch.cat([branch(tensor).flatten(2) for branch, tensor in zip(branches, features, strict=True)], dim=2)
-            for branches in (getattr(self.head, name) for name in self.branch_names)
-        )
+        return self._at_all_cells(features, squares_of_cells(features, self.strides))
+
+    def _at_all_cells(self, features: list[Tensor], squares: Tensor) -> Predictions:
+        """Return the predictions (B, N) that the head makes of its inputs (B, C, h, w) with cells at `squares` (N, 4)."""
+        by_level = [self.head_at(level, tensor) for level, tensor in enumerate(features)]
+        # Side by side as the branches give them: channels in front.
+        together = {name: torch.cat([each[name].mT for each in by_level], dim=2).mT for name in by_level[0]}
+        return self.read(together, squares)
+
+    def head_at(self, level: int, maps: Tensor) -> dict[str, Tensor]:
+        """Return what the branches make of one input of the head (B, C, h, w): (B, h w, columns) by what they give."""
+        with plain_gradients(self.norms):
+            parts = {name: getattr(self.head, branches)[level](maps) for name, branches in self.branches.items()}
+        return {name: part.flatten(2).mT for name, part in parts.items()}
+
+    def read(self, outputs: dict[str, Tensor], origins: Tensor) -> Predictions:
+        """Return the predictions (B, ...) of what branches give, (B, ..., columns), at cells (..., 4) xyxy in pixels."""
+        sides = outputs["sides"]
+        distances = in_full(self.head.dfl(sides.flatten(1, -2).mT)).mT.unflatten(1, sides.shape[1:-1])
         # In cells, from the centre of the cell to the left, the top, the right and the bottom.
-        distances, logits = in_full(self.head.dfl(sides)), in_full(logits)
-        centres, strides = centres_of_cells(features, self.strides, distances)
-        top_left, bottom_right = distances.split(2, dim=1)
-        middle = centres + (bottom_right - top_left) / 2
-        boxes_xywh = torch.cat((middle, top_left + bottom_right), dim=1) * strides
-        return Predictions(boxes_xywh.mT, None, logits.sigmoid().mT)
+        top_left, bottom_right = distances.split(2, dim=-1)
+        strides = origins[..., 2:] - origins[..., :2]
+        middle = (origins[..., :2] + origins[..., 2:]) / 2 / strides + (bottom_right - top_left) / 2
+        boxes_xywh = torch.cat((middle * strides, (top_left + bottom_right) * strides), dim=-1)
+        return Predictions(boxes_xywh, None, in_full(outputs["logits"]).sigmoid())
 
     @property
     def end_to_end(self) -> bool:
@@ -98,9 +131,58 @@ class Ultralytics(Numbered):
         return bool(getattr(self.head, "end2end", False))
 
     @property
-    def branch_names(self) -> tuple[str, str]:
-        """The attributes of the head that hold its branches, a list with one for each level: for boxes, for classes."""
-        return ("one2one_cv2", "one2one_cv3") if self.end_to_end else ("cv2", "cv3")
+    def branches(self) -> dict[str, str]:
+        """The attributes of the head that hold its branches, a list with one for each level, by what they give."""
+        prefix = "one2one_" if self.end_to_end else ""
+        return {"sides": f"{prefix}cv2", "logits": f"{prefix}cv3"}
+
+    def reads_windows(self, layers: tuple[str, ...]) -> bool:
+        """Return whether scores can be taken from the head's inputs alone: no layer of the head is to be read."""
+        return not any(name.startswith(f"{self.structure.head_name}.") for name in layers)
+
+    def found(self, inputs: list[Tensor], image_size: tuple[int, int]) -> list[Found]:
+        """Return what the head makes of its inputs (B, C, h, w), for images of this size: one entry for each."""
+        squares = squares_of_cells(inputs, self.strides)
+        ends = tuple(accumulate(tensor.shape[2] * tensor.shape[3] for tensor in inputs))
+        return [Found(each, ends, squares) for each in self._at_all_cells(inputs, squares)]
+
+    def record(self, image: Tensor, layers: tuple[str, ...], with_graph: bool) -> Recording:
+        """Run one forward pass of an image (1, 3, h, w; 0..1) and keep what `PyramidRecording` lists of these layers.
+
+        With a graph the first recorded layers are its leaves: nothing below them is recorded. It ends at the head, unless
+        layers of the head are read themselves.
+        """
+        if not self.reads_windows(layers):
+            return super().record(image, layers, with_graph)
+        with plain_gradients(self.norms):
+            image, activations, inputs = self.watched(self.read_by_head, image, layers, with_graph)
+        with torch.no_grad():
+            (found,) = self.found([tensor.detach() for tensor in inputs], tuple(image.shape[2:]))
+        return PyramidRecording(
+            image, found.predictions, activations, found.ends, head_inputs=tuple(inputs), found=found
+        )
+
+    def scores(self, recording: Recording, target: Target, *, at_head: bool = False) -> Scores:
+        """Return the scores of a target: from windows around the cells that they depend on, or from all cells."""
+        if not isinstance(recording, PyramidRecording):
+            return super().scores(recording, target, at_head=at_head)
+        parts = None if target.rows is None else self.local(recording, target.rows)
+        if parts is None:
+            return PyramidScores(self, recording, target, at_head=at_head)
+        return WindowScores(self, recording, target, parts)
+
+    def local(self, recording: PyramidRecording, rows: Tensor) -> Windows | None:
+        """Return the windows that predictions (D, k) depend on; None for heads that look at more."""
+        if self._windows_are_exact is False:
+            return None
+        windows = Windows(self, recording, rows)
+        if self._windows_are_exact is None:
+            self._windows_are_exact = windows.are_exact()
+        return windows if self._windows_are_exact else None
+
+    def radius(self, level: int) -> int:
+        """Return how many cells around its own a prediction of a level depends on."""
+        return max(reach(getattr(self.head, branches)[level]) for branches in self.branches.values())
 
     def level_ends(self, predictions: Predictions) -> tuple[int, ...]:
         """Return for each level the index after its last prediction.
@@ -152,7 +234,7 @@ class Ultralytics(Numbered):
     def layers_with_bias(self) -> tuple[str, ...]:
         """Return the image and the names of all layers that add a bias to what the predictions depend on."""
         head = f"{self.structure.head_name}."
-        read = tuple(f"{head}{name}." for name in self.branch_names)
+        read = tuple(f"{head}{name}." for name in self.branches.values())
         adding = (name for name, module in self.model.named_modules() if adds_bias(module))
         return (IMAGE, *(name for name in adding if not name.startswith(head) or name.startswith(read)))
 
@@ -225,6 +307,14 @@ class RTDETR(Ultralytics):
         """Return what may become a detection: of all queries and classes as many as there are queries."""
         return surest_pairs(predictions.probabilities, self.head.num_queries)
 
+    def reads_windows(self, layers: tuple[str, ...]) -> bool:
+        """Return False: a query looks at cells anywhere."""
+        return False
+
+    def needed_above(self, layer: str) -> tuple[str, ...]:
+        """Return nothing: the whole network is run again."""
+        return ()
+
     def record(self, image: Tensor, layers: tuple[str, ...], with_graph: bool) -> QueryRecording:
         """Run one forward pass of an image (1, 3, h, w; 0..1) and keep what `QueryRecording` lists of these layers."""
         recording = super().record(image, layers, with_graph)
@@ -266,6 +356,14 @@ class QueryRecording(GraphRecording):
     tokens: Tensor
 
 
+class WindowScores(LocalScores):
+    """Scores of cells, from windows around them; layers below the head are behind these in one graph."""
+
+    def curvatures(self, index: int, layers: tuple[str, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the gradient of one score at each layer, and the product of its Hessian and the activations."""
+        return HeadScores.curvatures(self, index, layers)
+
+
 class QueryScores(GraphScores):
     """Scores of queries: where single ones count, the same tokens are decoded again."""
 
@@ -296,7 +394,7 @@ class QueryScores(GraphScores):
 
 
 @contextmanager
-def plain_gradients(modules: Iterable[nn.Module]) -> Iterator[None]:
+def plain_gradients(norms: Iterable[nn.Module]) -> Iterator[None]:
     """Have what normalisations give, for the time of the context, hand on gradients in plain order of memory.
 
     Where an attention reads a map as tokens, their gradient comes back with the channels of a cell side by side. Of one image
@@ -307,7 +405,6 @@ def plain_gradients(modules: Iterable[nn.Module]) -> Iterator[None]:
         if output.requires_grad:
             output.register_hook(Tensor.contiguous)
 
-    norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
     with ExitStack() as stack:
         for norm in norms:
             stack.callback(norm.register_forward_hook(watch).remove)
@@ -333,18 +430,14 @@ def surest_pairs(probabilities: Tensor, most: int) -> Candidates:
     return rows[pairs // count], confidences, pairs % count
 
 
-def centres_of_cells(features: list[Tensor], strides: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the centres (2, N) of all cells of maps (B, C, h, w), x and y in cells, and the stride (N,) of each.
-
-    like: a tensor of their dtype and device
-    """
-    centres, of_cells = [], []
+def squares_of_cells(features: list[Tensor], strides: tuple[int, ...]) -> Tensor:
+    """Return where the cells of maps (B, C, h, w) lie: (N, 4) xyxy in input pixels, level by level and row by row."""
+    squares = []
     for tensor, stride in zip(features, strides, strict=True):
-        y, x = (torch.arange(side, dtype=like.dtype, device=like.device) + 0.5 for side in tensor.shape[2:])
-        grid = torch.meshgrid(x, y, indexing="xy")
-        centres.append(torch.stack(grid).flatten(1))
-        of_cells.append(like.new_full((grid[0].numel(),), stride))
-    return torch.cat(centres, dim=1), torch.cat(of_cells)
+        y, x = (torch.arange(side, dtype=in_full(tensor[:0]).dtype, device=tensor.device) for side in tensor.shape[2:])
+        corners = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
+        squares.append(torch.cat((corners, corners + 1), dim=1) * stride)
+    return torch.cat(squares)
 
 
 def in_full(tensor: Tensor) -> Tensor:

@@ -256,7 +256,8 @@ def test_a_model_that_has_predicted_under_inference_mode_is_explained(name, end_
 def test_gradients_are_those_of_finite_differences(name, end_to_end, items):
     layer = "model.9"
     detector = detector_of(ultralytics_model(name, end_to_end=end_to_end).double(), (160, 160))
-    lent, recording, letterbox = recorded(detector, layers=(layer,), with_graph=True)
+    besides = detector.needed_above(layer)
+    lent, recording, letterbox = recorded(detector, layers=(layer, *besides), with_graph=True)
     found, boxes = lent.detect(recording, letterbox, Suppression(max_det=2))
     classes = torch.tensor([entry.class_index for entry in found])
     target = detections_target(recording.predictions, boxes, classes, items)
