@@ -174,14 +174,21 @@ class LocalScores(HeadScores):
 
     def head_gradient(self, index: int) -> HeadGradient:
         """Return the gradient (1, C, h, w) of one score at each map of the pyramid, None where it is zero."""
-        return [self._spread(level, index, self._at_parts[level]) for level in range(len(self._owners))]
+        return [
+            self._spread(level, index, self._at_parts[level]) if index in several else None
+            for level, several in enumerate(self._scores_of_levels)
+        ]
+
+    @cached_property
+    def _scores_of_levels(self) -> list[set[int]]:
+        """The scores that depend on each map."""
+        return [set(owners.tolist()) for owners in self._owners]
 
     def _spread(self, level: int, index: int, at_parts: Tensor) -> Tensor | None:
         """Return as a map (1, C, h, w) what was found at the parts of one score in a level; None if it is zero there."""
         own = self._owners[level] == index
-        if not own.any() or not at_parts[own].any():
-            return None
-        return self.parts.spread(level, self.parts.of_level[level][own], at_parts[own])
+        of_score = at_parts[own]
+        return self.parts.spread(level, self.parts.of_level[level][own], of_score) if of_score.any() else None
 
     @cached_property
     def _curvature_at_parts(self) -> list[tuple[Tensor, Tensor]]:

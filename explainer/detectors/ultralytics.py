@@ -201,7 +201,7 @@ class Ultralytics(Numbered):
         """
         from torchvision.ops import box_convert, nms
 
-        rows, confidences, classes = self.candidates(recording.predictions)
+        rows, confidences, classes = self.candidates(recording.predictions, suppression.conf_thres)
         chosen = confidences > suppression.conf_thres
         if suppression.classes:
             chosen &= torch.isin(classes, classes.new_tensor(suppression.classes))
@@ -213,10 +213,11 @@ class Ultralytics(Numbered):
         kept = Kept(rows[best], confidences[best], classes[best], boxes[best])
         return kept.detections(recording, letterbox, self.names, self.strides), kept.boxes_xyxy
 
-    def candidates(self, predictions: Predictions) -> Candidates:
-        """Return what may become a detection: of an end-to-end head, which counts as many as it gives."""
-        most = self.head.max_det if self.end_to_end else MOST_CANDIDATES
-        return (surest_pairs if self.end_to_end else surest)(predictions.probabilities, most)
+    def candidates(self, predictions: Predictions, threshold: float) -> Candidates:
+        """Return what may become a detection by a threshold; of an end-to-end head, which counts, as many as it gives."""
+        if self.end_to_end:
+            return surest_pairs(predictions.probabilities, self.head.max_det)
+        return surest(predictions.probabilities, threshold, MOST_CANDIDATES)
 
     def layers_at(self, place: Place) -> Layers:
         """Return the layers at a place; at the head, too, a score is differentiated through the graph of the network.
@@ -303,7 +304,7 @@ class RTDETR(Ultralytics):
         """Return the number of predictions: all are of one level."""
         return (len(predictions.boxes_xywh),)
 
-    def candidates(self, predictions: Predictions) -> Candidates:
+    def candidates(self, predictions: Predictions, threshold: float) -> Candidates:
         """Return what may become a detection: of all queries and classes as many as there are queries."""
         return surest_pairs(predictions.probabilities, self.head.num_queries)
 
@@ -411,11 +412,16 @@ def plain_gradients(norms: Iterable[nn.Module]) -> Iterator[None]:
         yield
 
 
-def surest(probabilities: Tensor, most: int) -> Candidates:
-    """Return each prediction with its best class, the surest `most` of them; probabilities: (N, classes)."""
-    confidences, classes = probabilities.max(dim=1)
-    confidences, rows = confidences.sort(descending=True, stable=True)
-    return rows[:most], confidences[:most], classes[rows[:most]]
+def surest(probabilities: Tensor, threshold: float, most: int) -> Candidates:
+    """Return the predictions that are surer than a threshold, the surest `most` of them, each with its best class.
+
+    probabilities: (N, classes)
+    """
+    best = probabilities.amax(dim=1)
+    rows = (best > threshold).nonzero()[:, 0]
+    confidences, order = best[rows].sort(descending=True, stable=True)
+    rows = rows[order[:most]]
+    return rows, confidences[:most], probabilities[rows].argmax(dim=1)
 
 
 def surest_pairs(probabilities: Tensor, most: int) -> Candidates:
