@@ -278,9 +278,13 @@ class Windows(Local):
     def _outputs(self, level: int, windows: Tensor) -> dict[str, Tensor]:
         """Return what the head makes of windows (B, R_l, C, a, b) of one level: (B, R_l, columns) by name."""
         own, batch = self.places[level][2], len(windows)
-        outputs = self.detector.head_at(level, windows.flatten(0, 1))
+        outputs = self.head_at(level, windows.flatten(0, 1))
         each = torch.arange(batch * len(own), device=own.device)
         return {name: found[each, own.repeat(batch)].unflatten(0, (batch, -1)) for name, found in outputs.items()}
+
+    def head_at(self, level: int, windows: Tensor) -> dict[str, Tensor]:
+        """Return what the head makes of windows (B', C, a, b) of one level: (B', a b A, ...) by name."""
+        return self.detector.head_at(level, windows)
 
     def spread(self, level: int, numbers: Tensor, gradients: Tensor) -> Tensor:
         """Return as a map (1, C, h, w) what was found at parts: (R', C, a, b) at those of a level with these numbers."""

@@ -36,6 +36,7 @@ from explainer.detectors.local import (
 )
 from explainer.detectors.numbered import Numbered
 from explainer.detectors.predictions import Detection, Kept, Predictions, Recording, Target
+from explainer.detectors.pyramid import corners_to_centres
 from explainer.detectors.white_box import GraphRecording, GraphScores, Twin, adds_bias
 from explainer.errors import UsageError
 from explainer.maps.heatmaps import Letterbox
@@ -110,20 +111,28 @@ class Ultralytics(Numbered):
 
     def head_at(self, level: int, maps: Tensor) -> dict[str, Tensor]:
         """Return what the branches make of one input of the head (B, C, h, w): (B, h w, columns) by what they give."""
+        return {name: self.branch_at(name, level, maps) for name in self.branches}
+
+    def branch_at(self, name: str, level: int, maps: Tensor) -> Tensor:
+        """Return what one branch makes of one input of the head (B, C, h, w): (B, h w, columns)."""
         with plain_gradients(self.norms):
-            parts = {name: getattr(self.head, branches)[level](maps) for name, branches in self.branches.items()}
-        return {name: part.flatten(2).mT for name, part in parts.items()}
+            return getattr(self.head, self.branches[name])[level](maps).flatten(2).mT
 
     def read(self, outputs: dict[str, Tensor], origins: Tensor) -> Predictions:
-        """Return the predictions (B, ...) of what branches give, (B, ..., columns), at cells (..., 4) xyxy in pixels."""
-        sides = outputs["sides"]
+        """Return the predictions (B, ...) of what branches give, (B, ..., columns), at cells (..., 4) xyxy in pixels.
+
+        Where the branch of the sides was not run the boxes are the cells.
+        """
+        probabilities, sides = in_full(outputs["logits"]).sigmoid(), outputs.get("sides")
+        if sides is None:
+            return Predictions(corners_to_centres(origins).expand(*probabilities.shape[:-1], 4), None, probabilities)
         distances = in_full(self.head.dfl(sides.flatten(1, -2).mT)).mT.unflatten(1, sides.shape[1:-1])
         # In cells, from the centre of the cell to the left, the top, the right and the bottom.
         top_left, bottom_right = distances.split(2, dim=-1)
         strides = origins[..., 2:] - origins[..., :2]
         middle = (origins[..., :2] + origins[..., 2:]) / 2 / strides + (bottom_right - top_left) / 2
         boxes_xywh = torch.cat((middle * strides, (top_left + bottom_right) * strides), dim=-1)
-        return Predictions(boxes_xywh, None, in_full(outputs["logits"]).sigmoid())
+        return Predictions(boxes_xywh, None, probabilities)
 
     @property
     def end_to_end(self) -> bool:
@@ -166,19 +175,16 @@ class Ultralytics(Numbered):
         """Return the scores of a target: from windows around the cells that they depend on, or from all cells."""
         if not isinstance(recording, PyramidRecording):
             return super().scores(recording, target, at_head=at_head)
-        parts = None if target.rows is None else self.local(recording, target.rows)
-        if parts is None:
+        if target.rows is None or not self._are_windows_exact(recording, target.rows):
             return PyramidScores(self, recording, target, at_head=at_head)
-        return WindowScores(self, recording, target, parts)
+        kind = Windows if target.reads_boxes else ClassWindows
+        return WindowScores(self, recording, target, kind(self, recording, target.rows))
 
-    def local(self, recording: PyramidRecording, rows: Tensor) -> Windows | None:
-        """Return the windows that predictions (D, k) depend on; None for heads that look at more."""
-        if self._windows_are_exact is False:
-            return None
-        windows = Windows(self, recording, rows)
+    def _are_windows_exact(self, recording: PyramidRecording, rows: Tensor) -> bool:
+        """Return whether predictions depend on the cells around their own alone, seen once at predictions (D, k)."""
         if self._windows_are_exact is None:
-            self._windows_are_exact = windows.are_exact()
-        return windows if self._windows_are_exact else None
+            self._windows_are_exact = Windows(self, recording, rows).are_exact()
+        return self._windows_are_exact
 
     def radius(self, level: int) -> int:
         """Return how many cells around its own a prediction of a level depends on."""
@@ -355,6 +361,14 @@ class QueryRecording(GraphRecording):
     """A recording that knows which tokens were decoded, (queries,) by rank."""
 
     tokens: Tensor
+
+
+class ClassWindows(Windows):
+    """Windows of which the classes alone are read."""
+
+    def head_at(self, level: int, windows: Tensor) -> dict[str, Tensor]:
+        """Return what the branch of the classes makes of windows (B', C, a, b) of one level."""
+        return {"logits": self.detector.branch_at("logits", level, windows)}
 
 
 class WindowScores(LocalScores):
