@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -37,9 +38,16 @@ from explainer.detectors.local import (
 from explainer.detectors.numbered import Numbered
 from explainer.detectors.predictions import Detection, Kept, Predictions, Recording, Target
 from explainer.detectors.pyramid import corners_to_centres
-from explainer.detectors.white_box import GraphRecording, GraphScores, Twin, adds_bias
+from explainer.detectors.white_box import (
+    GraphRecording,
+    GraphScores,
+    Twin,
+    adds_bias,
+    as_input,
+    check_wide_enough,
+)
 from explainer.errors import UsageError
-from explainer.maps.heatmaps import Letterbox
+from explainer.maps.heatmaps import Letterbox, Stretched
 
 # Heads whose boxes are upright and whose classes are fixed: all that is read of them is what Detect has.
 CELL_HEADS = ("Detect", "v10Detect", "Segment", "Segment26", "Pose", "Pose26")
@@ -263,7 +271,7 @@ class RTDETR(Ultralytics):
     """
 
     cells_across = 5
-    # It is trained on squares.
+    # It is trained on squares that images are stretched to.
     rectangular = False
     end_to_end = True
 
@@ -271,6 +279,15 @@ class RTDETR(Ultralytics):
         self.tokens: Tensor | None = None
         self.fixed: Tensor | None = None
         super().__init__(model)
+
+    def prepare(self, image_rgb: np.ndarray, input_size: tuple[int, int]) -> tuple[Tensor, Letterbox]:
+        """Return an image as the network's input, (1, 3, h, w) in 0..1, and how it lies in there: stretched, without padding.
+
+        image_rgb: uint8 (H, W, 3); input_size: (height, width), multiples of the stride.
+        """
+        check_wide_enough(image_rgb, max(input_size))
+        filled = cv2.resize(image_rgb, input_size[::-1])
+        return as_input(filled, self.device, self.dtype), Stretched(image_rgb.shape[:2], input_size, input_size, 0, 0)
 
     def _strides(self) -> tuple[int | None, ...]:
         """Return one level: a query looks at cells of all inputs."""

@@ -264,7 +264,7 @@ def test_gradients_are_those_of_finite_differences(name, end_to_end, items):
     scores = lent.scores(recording, target)
     activations = recording.activations[layer].detach()
     direction = torch.randn(activations.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    step = 1e-5
+    step = 1e-7
     again = scores.rerun(layer)
     slopes = (again(activations + step * direction) - again(activations - step * direction))[0] / (2 * step)
     for index, slope in enumerate(slopes.tolist()):
