@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate, chain
 
 import cv2
@@ -37,6 +38,7 @@ from explainer.detectors.local import (
 )
 from explainer.detectors.numbered import Numbered
 from explainer.detectors.predictions import Detection, Kept, Predictions, Recording, Target
+from explainer.detectors.prototypes import LatePrototypes, ReadsMasks, has_prototypes
 from explainer.detectors.pyramid import corners_to_centres
 from explainer.detectors.white_box import (
     GraphRecording,
@@ -45,6 +47,7 @@ from explainer.detectors.white_box import (
     adds_bias,
     as_input,
     check_wide_enough,
+    in_full,
 )
 from explainer.errors import UsageError
 from explainer.maps.heatmaps import Letterbox, Stretched
@@ -57,6 +60,10 @@ SMALLEST_STRIDE = 32
 # Classes are moved apart by so many pixels, so that boxes suppress those of their own class alone.
 BETWEEN_CLASSES = 7680
 MOST_CANDIDATES = 30_000
+NO_MASKS_INSIDE = (
+    "this method reads layers inside the head, where masks are not followed; leave --backprop-array mask out, or take "
+    "another --method, such as GradCAM"
+)
 
 # Predictions (R,) int64, their confidences and their classes int64, most confident first.
 Candidates = tuple[Tensor, Tensor, Tensor]
@@ -79,6 +86,7 @@ class Ultralytics(Numbered):
         self.names = names_by_index(getattr(self.model, "names", None), self.head.nc)
         self.strides = self._strides()
         self.stride = max(SMALLEST_STRIDE, *(stride or 0 for stride in self.strides))
+        self.predicts_masks = has_prototypes(self.head)
         self.anchors_per_cell = (1,) * len(self.strides)
         # Whether windows give what the whole maps give; None until it was looked at.
         self._windows_are_exact = False if any(map(looks_at_all, self.head.modules())) else None
@@ -148,10 +156,14 @@ class Ultralytics(Numbered):
         return bool(getattr(self.head, "end2end", False))
 
     @property
+    def prefix(self) -> str:
+        """How the names of the branches that count begin."""
+        return "one2one_" if self.end_to_end else ""
+
+    @property
     def branches(self) -> dict[str, str]:
         """The attributes of the head that hold its branches, a list with one for each level, by what they give."""
-        prefix = "one2one_" if self.end_to_end else ""
-        return {"sides": f"{prefix}cv2", "logits": f"{prefix}cv3"}
+        return {"sides": f"{self.prefix}cv2", "logits": f"{self.prefix}cv3"}
 
     def reads_windows(self, layers: tuple[str, ...]) -> bool:
         """Return whether scores can be taken from the head's inputs alone: no layer of the head is to be read."""
@@ -181,6 +193,10 @@ class Ultralytics(Numbered):
 
     def scores(self, recording: Recording, target: Target, *, at_head: bool = False) -> Scores:
         """Return the scores of a target: from windows around the cells that they depend on, or from all cells."""
+        if target.reads_masks and self.predicts_masks:
+            if not isinstance(recording, PyramidRecording):
+                raise UsageError(NO_MASKS_INSIDE)
+            return PrototypeScores(self, recording, target, at_head=at_head)
         if not isinstance(recording, PyramidRecording):
             return super().scores(recording, target, at_head=at_head)
         if target.rows is None or not self._are_windows_exact(recording, target.rows):
@@ -193,6 +209,44 @@ class Ultralytics(Numbered):
         if self._windows_are_exact is None:
             self._windows_are_exact = Windows(self, recording, rows).are_exact()
         return self._windows_are_exact
+
+    def of_masks(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return coefficients (B, N, nm) and prototypes (B, nm, h', w') of masks, given the head's inputs (B, C, h, w)."""
+        branches = getattr(self.head, f"{self.prefix}cv4")
+        with plain_gradients(self.norms):
+            parts = [branch(tensor).flatten(2) for branch, tensor in zip(branches, features, strict=True)]
+            maps = self.head.proto(features if reads_all_levels(self.head.proto) else features[0])
+        return torch.cat(parts, dim=2).mT, maps
+
+    @torch.no_grad()
+    def prototypes(self, recording: Recording) -> LatePrototypes:
+        """Return what the masks of a recorded image are made of."""
+        known = isinstance(recording, PyramidRecording)
+        inputs = recording.head_inputs if known else self.read_by_head(recording.image)
+        coefficients, maps = self.of_masks([tensor.detach() for tensor in inputs])
+        return LatePrototypes(coefficients[0].float(), maps[0].float())
+
+    def masks(self, recording: Recording, letterbox: Letterbox, detections: list[Detection]) -> list[np.ndarray | None]:
+        """Return which pixels of the image each detection covers: bool (H, W), None where the model does not say."""
+        from torchvision.ops import box_convert
+
+        if not self.predicts_masks or not any(found.was_predicted for found in detections):
+            return super().masks(recording, letterbox, detections)
+        prototypes, rows = self.prototypes(recording), [found.row for found in detections]
+        boxes = box_convert(recording.predictions.boxes_xywh[rows], "cxcywh", "xyxy").float().cpu().numpy()
+        return [
+            prototypes.mask(found.row, box, letterbox) if found.was_predicted else None
+            for found, box in zip(detections, boxes, strict=True)
+        ]
+
+    def levels_of(
+        self, recording: Recording, detections: list[Detection], items: tuple[str, ...]
+    ) -> list[tuple[int, ...]]:
+        """Return the levels that the items of each detection are read from: of a mask also the finest, of the prototypes."""
+        own = super().levels_of(recording, detections, items)
+        return (
+            [tuple(dict.fromkeys((*levels, 0))) for levels in own] if "mask" in items and self.predicts_masks else own
+        )
 
     def radius(self, level: int) -> int:
         """Return how many cells around its own a prediction of a level depends on."""
@@ -396,6 +450,22 @@ class WindowScores(LocalScores):
         return HeadScores.curvatures(self, index, layers)
 
 
+class PrototypeScores(ReadsMasks, PyramidScores):
+    """Scores that read masks, through the whole head."""
+
+    @cached_property
+    def prototypes(self) -> LatePrototypes:
+        """What the masks of the recorded image are made of."""
+        return self.detector.prototypes(self.recording)
+
+    def of_features(self, features: list[Tensor]) -> Tensor:
+        """Return the scores (B, D) that the head's inputs give."""
+        batch = max(len(tensor) for tensor in features)
+        maps = [tensor.expand(batch, -1, -1, -1) for tensor in features]
+        predictions = self.detector.of_features(maps, tuple(self.recording.image.shape[2:]))
+        return self.with_masks(predictions, *self.detector.of_masks(maps))
+
+
 class QueryScores(GraphScores):
     """Scores of queries: where single ones count, the same tokens are decoded again."""
 
@@ -443,6 +513,11 @@ def plain_gradients(norms: Iterable[nn.Module]) -> Iterator[None]:
         yield
 
 
+def reads_all_levels(proto: nn.Module) -> bool:
+    """Return whether what makes the prototypes reads all inputs of the head, not the finest alone."""
+    return hasattr(proto, "feat_refine")
+
+
 def surest(probabilities: Tensor, threshold: float, most: int) -> Candidates:
     """Return the predictions that are surer than a threshold, the surest `most` of them, each with its best class.
 
@@ -475,11 +550,6 @@ def squares_of_cells(features: list[Tensor], strides: tuple[int, ...]) -> Tensor
         corners = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
         squares.append(torch.cat((corners, corners + 1), dim=1) * stride)
     return torch.cat(squares)
-
-
-def in_full(tensor: Tensor) -> Tensor:
-    """Return a tensor in float32, or in what is finer."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def ultralytics_model(model: nn.Module) -> nn.Module | None:

@@ -363,6 +363,11 @@ def as_input(image_rgb: np.ndarray, device: torch.device, dtype: torch.dtype) ->
     return pixels.to(device).to(dtype) / 255
 
 
+def in_full(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32, or in what is finer."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def images_at_once(image: Tensor) -> int:
     """Return how many images of this size (1, 3, h, w) a batch should hold."""
     height, width = image.shape[2:]

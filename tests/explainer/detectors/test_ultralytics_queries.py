@@ -39,7 +39,8 @@ def test_detections_are_those_of_the_packages_own_predictor(image_rgb):
     assert len(found) == len(boxes) > 5
     height, width = image_rgb.shape[:2]
     # The head gives them as shares of the image; ours end where it does.
-    ours, theirs = (each / [width, height, width, height] for each in ([entry.xyxy for entry in found], boxes))
+    size = np.array([width, height, width, height])
+    ours, theirs = np.stack([entry.xyxy for entry in found]) / size, boxes / size
     np.testing.assert_allclose(ours, theirs.clip(0, 1), atol=1e-4)
     np.testing.assert_allclose([entry.confidence for entry in found], confidences, atol=1e-4)
     assert [entry.class_index for entry in found] == classes.tolist()
