@@ -168,7 +168,8 @@ class Structure:
         """Return the error for a layer that is the head itself, or a part of it."""
         sources = " ".join(map(str, self.sources))
         return UsageError(
-            f"layer '{entry}' is the Detect head itself, which has no map; its inputs are --layer {sources}"
+            f"layer '{entry}' is the {type(self.head).__name__} head itself, which has no map; "
+            f"its inputs are --layer {sources}"
         )
 
 

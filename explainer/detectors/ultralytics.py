@@ -324,6 +324,7 @@ class RTDETR(Ultralytics):
     fixed   those that are decoded whatever the encoder says, None where it is asked
     """
 
+    called = "RT-DETR, whose queries look at all scales,"
     cells_across = 5
     # It is trained on squares that images are stretched to.
     rectangular = False

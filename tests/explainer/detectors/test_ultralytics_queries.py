@@ -11,6 +11,7 @@ from ultralytics_models import ultralytics_model
 
 from explainer.detectors.detector import Sight, Suppression
 from explainer.detectors.weights import detector_of
+from explainer.errors import UsageError
 from explainer.explain import Explainer
 
 WIDE, TALL = picture(90, 230), np.ascontiguousarray(picture(100, 240).transpose(1, 0, 2))
@@ -71,3 +72,21 @@ def test_a_map_lies_over_the_image_as_the_input_does(image_rgb):
     explanation = Explainer(detector, imgsz=160, max_det=2, conf_thres=THRESHOLD)(image_rgb)
     assert explanation.heatmap.shape == (height, width)
     assert explanation.heatmap.max() == pytest.approx(1)
+
+
+def test_a_refusal_speaks_of_the_detector_at_hand():
+    model = ultralytics_model("rtdetr-l")
+    with pytest.raises(
+        UsageError, match=r"^--scales: RT-DETR, whose queries look at all scales, does not tell which scale"
+    ):
+        Explainer(model, scales=True)
+    with pytest.raises(UsageError, match=r"^layer '28' is the RTDETRDecoder head itself"):
+        Explainer(model, layer=28)
+    blind = detector_of(model, (160, 160))
+    blind.reads_layers = False
+    with pytest.raises(
+        UsageError, match=r"gives predictions alone, and GradCAM reads layers; take --method \w+"
+    ) as error:
+        Explainer(blind, method="GradCAM")
+    assert "exported" not in str(error.value)
+    assert ".pt" not in str(error.value)
