@@ -96,6 +96,12 @@ class Ultralytics(Numbered):
         self.norms = tuple(module for module in self.modules if isinstance(module, nn.BatchNorm2d))
         self.structure = Structure(self.model)
         self.structures, self.head = [self.structure], self.structure.head
+        # The forward pass of the model itself is never run.
+        self.passes = (*self.structure.layers[:-1], *self._parts_of_head())
+
+    def _parts_of_head(self) -> tuple[nn.Module, ...]:
+        """Return the modules that the head is run by."""
+        return tuple(branch for name in self.branches.values() for branch in getattr(self.head, name))
 
     def _strides(self) -> tuple[int | None, ...]:
         """Return the pixels of the input per cell of each level."""
@@ -385,6 +391,10 @@ class RTDETR(Ultralytics):
     def candidates(self, predictions: Predictions, threshold: float) -> Candidates:
         """Return what may become a detection: of all queries and classes as many as there are queries."""
         return surest_pairs(predictions.probabilities, self.head.num_queries)
+
+    def _parts_of_head(self) -> tuple[nn.Module, ...]:
+        """Return the head itself."""
+        return (self.head,)
 
     def reads_windows(self, layers: tuple[str, ...]) -> bool:
         """Return False: a query looks at cells anywhere."""

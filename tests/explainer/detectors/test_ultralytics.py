@@ -24,6 +24,7 @@ from explainer.detectors.predictions import Target
 from explainer.detectors.ultralytics import RTDETR, Ultralytics
 from explainer.detectors.weights import detector_of
 from explainer.errors import UsageError
+from explainer.evaluation.cost import Meter
 from explainer.explain import Explainer
 from explainer.methods.catalogue import METHODS
 from explainer.methods.targets import detections_target
@@ -271,6 +272,18 @@ def test_gradients_are_those_of_finite_differences(name, end_to_end, items):
         (gradient,) = scores.gradients(index, (layer,))
         assert abs(slope) > 1e-4
         assert (gradient * direction.numpy()).sum() == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "end_to_end"), [("yolov8n", False), ("yolo26n", True), ("rtdetr-l", False)])
+def test_the_time_of_a_pass_is_spent_inside_the_model(name, end_to_end):
+    lent, recording, _ = recorded(detector_for(name, end_to_end=end_to_end))
+    with Meter(lent) as meter:
+        with meter.calibrating():
+            lent.predict(recording.image)
+        with meter.measuring() as cost:
+            lent.predict(recording.image)
+    assert cost.passes == 1
+    assert meter.inside > cost.seconds / 2
 
 
 class OneScore(nn.Module):
