@@ -181,11 +181,13 @@ def check_detector(detector: Detector, settings: Settings) -> None:
     """Raise UsageError where a method, or a setting, needs more of a detector than it has."""
     method = METHODS[settings.method]
     if method.reads_layers and not detector.reads_layers:
-        raise UsageError(predictions_alone("an exported model", settings.method))
+        raise UsageError(predictions_alone(detector.called, settings.method, detector.layers_elsewhere))
     if "mask" in settings.backprop_array and not detector.predicts_masks:
         raise UsageError(NO_MASKS)
     if settings.scales and None in detector.strides:
-        raise UsageError("--scales: where each prediction comes from cannot be told of this exported model")
+        raise UsageError(
+            f"--scales: {detector.called} does not tell which scale a prediction is of; leave --scales out"
+        )
     if len(detector.names) < method.least_classes:
         raise UsageError(f"{settings.method} compares classes, and the model has only one; try --method GradCAM")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral, Real
 
-from explainer.detectors.detector import PLACES, Suppression
+from explainer.detectors.detector import MADE_FROM, PLACES, Suppression
 from explainer.detectors.predictions import ITEM_ALIASES, ITEMS, canonical_item
 from explainer.detectors.weights import is_exported
 from explainer.errors import UsageError, unknown
@@ -401,4 +401,4 @@ def check_layers_there(weights: tuple, methods: Iterable[str]) -> None:
         for method in methods:
             if METHODS[method].reads_layers:
                 what = f"weights '{entry}' is no .pt checkpoint: an exported model"
-                raise UsageError(predictions_alone(what, method))
+                raise UsageError(predictions_alone(what, method, MADE_FROM))

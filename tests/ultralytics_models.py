@@ -19,6 +19,7 @@ def ultralytics_model(name: str = "yolov8n", *, end_to_end: bool = False, seed: 
     """
     tasks = pytest.importorskip("ultralytics.nn.tasks", reason="needs the ultralytics package: pip install ultralytics")
     kind = tasks.RTDETRDetectionModel if name.startswith("rtdetr") else tasks.DetectionModel
+    kind = tasks.SegmentationModel if name.endswith("-seg") else kind
     torch.manual_seed(seed)
     model = kind(f"{name}.yaml", nc=classes, verbose=False).eval()
     model.names = {index: f"kind{index}" for index in range(classes)}
@@ -47,11 +48,14 @@ def set_by(model: nn.Module, image: Tensor) -> None:
 
 @torch.no_grad()
 def make_cells_sure(model: nn.Module, image: Tensor) -> None:
-    """Have a Detect head predict classes, and sides, with a spread and a middle of their own over the cells of an image."""
+    """Have a Detect head predict classes, sides and masks, each with a spread and a middle over the cells of an image."""
     head, handles = model.model[-1], []
-    pairs = [(head.cv2, head.cv3), *([(head.one2one_cv2, head.one2one_cv3)] if hasattr(head, "one2one_cv2") else [])]
-    for boxes, classes in pairs:
-        for branches, spread, middle in ((boxes, 0.3, 1.0), (classes, 1.0, -1.5)):
+    names = ["cv2", "cv3", *(["cv4"] if hasattr(head, "proto") else [])]
+    prefixes = ["", *(["one2one_"] if hasattr(head, "one2one_cv2") else [])]
+    pairs = [[getattr(head, prefix + name) for name in names] for prefix in prefixes]
+    for boxes, classes, *coefficients in pairs:
+        masks = [(each, 0.3, 0.0) for each in coefficients]
+        for branches, spread, middle in ((boxes, 0.3, 1.0), (classes, 1.0, -1.5), *masks):
             handles += [
                 branch[-1].register_forward_hook(partial(spread_out, spread=spread, middle=middle))
                 for branch in branches

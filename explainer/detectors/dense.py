@@ -11,12 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from explainer.detectors.local import Found, Local, PyramidRecording
+from explainer.detectors.local import Found, Local, PyramidRecording, Windows, looks_at_all, reach
 from explainer.detectors.predictions import Predictions
 from explainer.detectors.pyramid import Pyramidal, corners_to_centres
-
-# What a window gives may differ by so much from what the whole map gave, in rounding.
-ROUNDING = 1e-3
 
 
 class Dense(Pyramidal):
@@ -148,96 +145,6 @@ class SingleShot(Dense):
         return rows[place, classes], classes
 
 
-class Windows(Local):
-    """Windows of cells around those that predict, inside the map, so that its border is where it was."""
-
-    def __init__(self, detector: Dense, recording: PyramidRecording, rows: Tensor):
-        self.detector, self.recording, self.rows = detector, recording, rows
-        flat, inputs = rows.flatten(), recording.head_inputs
-        self.origins = recording.found.origins[flat]
-        ends = torch.tensor(recording.ends, device=rows.device)
-        levels = torch.bucketize(flat, ends, right=True)
-        self.of_level = [(levels == level).nonzero()[:, 0] for level in range(len(inputs))]
-        starts = [0, *recording.ends[:-1]]
-        self.places = [
-            self._places(level, flat[numbers] - starts[level]) for level, numbers in enumerate(self.of_level)
-        ]
-
-    def _places(self, level: int, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return for predictions of a level the rows (R, a) and columns (R, b) of windows, and their places there."""
-        count, (height, width) = self.detector.anchors_per_cell[level], self.recording.head_inputs[level].shape[2:]
-        cell, anchor = numbers // count, numbers % count
-        radius = self.detector.radius(level)
-        y, ys = window(cell // width, radius, height)
-        x, xs = window(cell % width, radius, width)
-        return ys, xs, (y * xs.shape[1] + x) * count + anchor
-
-    def cut(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Return the parts (B, R_l, C, a, b) of each map (B or 1, C, h, w) of a pyramid; of those without any (B, 0, ...)."""
-        batch = max(len(each) for each in inputs)
-        return [
-            each.expand(batch, -1, -1, -1)[:, :, ys[:, :, None], xs[:, None, :]].transpose(1, 2)
-            for each, (ys, xs, _) in zip(inputs, self.places, strict=True)
-        ]
-
-    def predictions(self, parts: list[Tensor]) -> Predictions:
-        """Return the predictions (B, D, k) that the head makes of parts."""
-        batch, outputs = max(len(each) for each in parts), []
-        for level, part in enumerate(parts):
-            if part.shape[1]:
-                outputs.append(self._outputs(level, part.expand(batch, *part.shape[1:])))
-        order = torch.cat(self.of_level).argsort()
-        together = {name: torch.cat([each[name] for each in outputs], dim=1)[:, order] for name in outputs[0]}
-        return self.detector.read({name: each.unflatten(1, self.rows.shape) for name, each in together.items()},
-                                  self.origins.unflatten(0, self.rows.shape))  # fmt: skip
-
-    def _outputs(self, level: int, windows: Tensor) -> dict[str, Tensor]:
-        """Return what the head makes of windows (B, R_l, C, a, b) of one level: (B, R_l, columns) by name."""
-        own, batch = self.places[level][2], len(windows)
-        outputs = self.detector.head_at(level, windows.flatten(0, 1))
-        each = torch.arange(batch * len(own), device=own.device)
-        return {name: found[each, own.repeat(batch)].unflatten(0, (batch, -1)) for name, found in outputs.items()}
-
-    def spread(self, level: int, numbers: Tensor, gradients: Tensor) -> Tensor:
-        """Return as a map (1, C, h, w) what was found at parts: (R', C, a, b) at those of a level with these numbers."""
-        own = (self.of_level[level][:, None] == numbers).any(dim=1)
-        ys, xs, _ = self.places[level]
-        # A map of plain layout, whatever that of the network is.
-        spread = torch.zeros(
-            self.recording.head_inputs[level].shape[1:], dtype=gradients.dtype, device=gradients.device
-        )
-        spread.permute(1, 2, 0).index_put_(
-            (ys[own][:, :, None], xs[own][:, None, :]), gradients.permute(0, 2, 3, 1), True
-        )
-        return spread[None]
-
-    @torch.no_grad()
-    def are_exact(self) -> bool:
-        """Return whether the windows alone give the predictions that the whole maps gave."""
-        alone = self.predictions(self.cut([each.detach() for each in self.recording.head_inputs]))[0]
-        whole = self.recording.predictions.at(self.rows)
-        pairs = ((alone.probabilities, whole.probabilities), (alone.boxes_xywh, whole.boxes_xywh))
-        return all(torch.allclose(one, other, rtol=ROUNDING, atol=ROUNDING) for one, other in pairs)
-
-
 def root_of_sigmoid(logits: Tensor) -> Tensor:
     """Return the square roots of sigmoids, with a gradient where these are so small that they count as zero."""
     return (logsigmoid(logits) / 2).exp()
-
-
-def window(centre: Tensor, radius: int, side: int) -> tuple[Tensor, Tensor]:
-    """Return where cells (R,) lie in windows around them that stay inside a side, and the cells (R, n) of the windows."""
-    length = min(2 * radius + 1, side)
-    first = (centre - radius).clamp(0, side - length)
-    return centre - first, first[:, None] + torch.arange(length, device=centre.device)
-
-
-def reach(module: nn.Module) -> int:
-    """Return how many cells to each side the convolutions of a module look, one after the other, at most."""
-    kernels = [each for each in module.modules() if isinstance(each, nn.Conv2d)]
-    return sum((each.kernel_size[0] - 1) // 2 * each.dilation[0] for each in kernels)
-
-
-def looks_at_all(module: nn.Module) -> bool:
-    """Return whether a module mixes all cells of a map."""
-    return isinstance(module, (nn.GroupNorm, nn.InstanceNorm2d, nn.LayerNorm, nn.AdaptiveAvgPool2d))

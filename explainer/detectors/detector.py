@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 # The network's input, by the name that it has among the recorded layers.
 IMAGE = "image"
 
+# Where the layers of an exported model are.
+MADE_FROM = "the .pt file that it was made from"
+
 READS_NO_LAYERS = "a detector of this kind has no layers to read; look at reads_layers first"
 
 
@@ -151,6 +154,8 @@ class Detector(ABC):
     reads_layers whether its layers can be read at all; else only black-box methods apply
     own_rows     whether a detection stands for its own prediction alone, not for the ten that overlap its box most
     predicts_masks  whether it also says which pixels each detection covers
+    called       how a message calls it
+    layers_elsewhere  of one without layers, where those of the same model are, for a message
     """
 
     names: dict[int, str]
@@ -161,6 +166,8 @@ class Detector(ABC):
     reads_layers = True
     own_rows = False
     predicts_masks = False
+    called = "this model"
+    layers_elsewhere = ""
 
     @property
     @abstractmethod

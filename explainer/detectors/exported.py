@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from explainer.checkpoints.repair import names_by_index
-from explainer.detectors.detector import Suppression
+from explainer.detectors.detector import MADE_FROM, Suppression
 from explainer.detectors.predictions import Detection, Predictions, Recording
 from explainer.detectors.white_box import Letterboxing
 from explainer.detectors.yolov5 import suppressed
@@ -36,6 +36,8 @@ class Exported(Letterboxing):
     """
 
     reads_layers = False
+    called = "this exported model"
+    layers_elsewhere = MADE_FROM
 
     def __init__(self, backend: nn.Module, imgsz: tuple[int, int] | None):
         """Look at the predictions for an empty image. imgsz: the (height, width) that is asked for, None for the usual.

@@ -168,7 +168,8 @@ class Structure:
         """Return the error for a layer that is the head itself, or a part of it."""
         sources = " ".join(map(str, self.sources))
         return UsageError(
-            f"layer '{entry}' is the Detect head itself, which has no map; its inputs are --layer {sources}"
+            f"layer '{entry}' is the {type(self.head).__name__} head itself, which has no map; "
+            f"its inputs are --layer {sources}"
         )
 
 
@@ -238,15 +239,16 @@ class Above:
     """What lies above a layer, run again with other activations in that layer's place.
 
     Only layers that depend on it, and that one of the head inputs `levels` depends on in turn, are run.
-    detector: a YOLOv5, which knows the structure that a layer is part of.
+    detector: a `Numbered` one, which knows the structure that a layer is part of.
     """
 
     def __init__(self, detector: WhiteBox, recording: Recording, name: str, levels: list[int]):
         self.detector, self.recording, self.name = detector, recording, name
         self.structure, self.index = detector.structure_of(name)
         self.inner = not detector.runs_by_itself(name)
-        sources = [detector.levels[level].source for level in levels]
-        wanted = [index for index in range(len(self.structure.layers)) if self.structure.name(index) in sources]
+        self.sources = [each.name(source) for each in detector.structures for source in each.sources]
+        names = [self.sources[level] for level in levels]
+        wanted = [index for index in range(len(self.structure.layers)) if self.structure.name(index) in names]
         self.order = self.structure.above(self.index, wanted)
         self.last_call = self._count_calls() if self.inner else 0
 
@@ -256,8 +258,8 @@ class Above:
         for index in self.order:
             outputs[index] = self.structure.run(index, self._read(index, outputs, len(activations)))
         by_name = {self.structure.name(index): output for index, output in outputs.items()}
-        pairs = zip(self.detector.levels, self.recording.head_inputs, strict=True)
-        return [by_name.get(level.source, recorded) for level, recorded in pairs]
+        pairs = zip(self.sources, self.recording.head_inputs, strict=True)
+        return [by_name.get(source, recorded) for source, recorded in pairs]
 
     def _read(self, index: int, outputs: dict[int, Tensor], batch: int) -> list[Tensor]:
         """Return what a numbered layer reads: outputs of this run, or recorded ones for the whole batch."""

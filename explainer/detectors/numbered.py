@@ -3,13 +3,15 @@
 Where a map can be read are rules on the structure of these layers (`explainer.detectors.layers`).
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from explainer.detectors.detector import HEAD, Layers, Place
-from explainer.detectors.layers import RULES, Structure
+from explainer.detectors.layers import RULES, Above, Structure, head_inputs_of, needed_above
+from explainer.detectors.predictions import Recording
 from explainer.detectors.white_box import WhiteBox
 
 
@@ -57,6 +59,19 @@ class Numbered(WhiteBox):
                 stack.callback(layer.register_forward_hook(look(index)).remove)
             lent.predict(torch.zeros(1, 3, side, side, device=lent.device, dtype=lent.dtype))
         return sizes
+
+    def needed_above(self, layer: str) -> tuple[str, ...]:
+        """Return the names of the layers to record, so that what lies above a layer can be run again."""
+        structure, index = self.structure_of(layer)
+        return needed_above(structure, index, self.runs_by_itself(layer))
+
+    def above(self, recording: Recording, layer: str, levels: list[int]) -> Callable[[Tensor], list[Tensor]]:
+        """Return how the heads' inputs of some levels follow from other activations (B, C, h, w) of a layer."""
+        return Above(self, recording, layer, levels).head_inputs
+
+    def head_inputs(self, images: Tensor, levels: list[int]) -> list[Tensor | None]:
+        """Return the heads' inputs (B, C, h, w) for images (B, 3, h, w); those not in `levels` may be None."""
+        return head_inputs_of(self, images, levels)
 
     def structure_of(self, layer: str) -> tuple[Structure, int]:
         """Return the model that a layer belongs to, and the index of its numbered layer."""

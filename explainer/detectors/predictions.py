@@ -171,12 +171,14 @@ class Target:
     with_slopes  from predictions (D, k) at those rows to the scores (D,) and their gradient, as Predictions of the same
                  shape; None where it is left to automatic differentiation
     reads_masks  whether the scores read `Predictions.mask`, which is then computed for these rows
+    reads_boxes  whether the scores may read boxes; where they do not, boxes need not be those of the predictions
     """
 
     rows: Tensor | None
     score: Callable[[Predictions], Tensor]
     with_slopes: Callable[[Predictions], tuple[Tensor, Predictions]] | None = None
     reads_masks: bool = False
+    reads_boxes: bool = True
 
     def of(self, predictions: Predictions) -> Tensor:
         """Return the scores (..., D) that predictions (..., N) give."""
@@ -300,6 +302,11 @@ def confidence_text(found: Detection) -> str:
 def clarity(mean_logits: Tensor, has_mask: Tensor) -> Tensor:
     """Return how clearly masks are such, as `Predictions.mask` has it, given mean logits and whether a pixel was covered."""
     return mean_logits.clamp(max=LARGEST_LOGIT).exp() * has_mask
+
+
+def read_boxes(items: tuple[str, ...]) -> bool:
+    """Return whether one of the items is where a box is or how large."""
+    return any(factor in OF_BOXES for item in items for factor in ITEMS[item])
 
 
 def canonical_item(name: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from functools import cached_property
 
@@ -25,7 +25,6 @@ from explainer.detectors.detector import (
     BACKBONE,
     COARSEST,
     FINE_AND_DEEP,
-    IMAGE,
     PLACES,
     Layers,
     Place,
@@ -159,22 +158,15 @@ class Pyramidal(WhiteBox):
 
         With a graph the first recorded layers are its leaves: nothing below them is recorded. It ends at the pyramid.
         """
-        activations = {}
-        with ExitStack() as stack, torch.set_grad_enabled(with_graph):
-            if IMAGE in layers:
-                image = activations[IMAGE] = image.detach().requires_grad_(with_graph)
-            for name in layers:
-                if name != IMAGE and not is_level(name):
-                    stack.enter_context(self.record_layer(name, activations, with_graph))
-            inputs = tuple(self.pyramid(image))
-        missing = next((name for name in layers if name not in activations and not is_level(name)), None)
-        if missing:
-            raise UsageError(f"layer '{missing}' is not run in a forward pass; give another --layer")
+        below = tuple(name for name in layers if not is_level(name))
+        image, activations, inputs = self.watched(self.pyramid, image, below, with_graph)
         levels = [name for name in layers if is_level(name)]
         activations |= {name: usable_activation(name, inputs[int(name.removeprefix(LEVEL))]) for name in levels}
         with torch.no_grad():
             (found,) = self.found([tensor.detach() for tensor in inputs], tuple(image.shape[2:]))
-        return PyramidRecording(image, found.predictions, activations, found.ends, head_inputs=inputs, found=found)
+        return PyramidRecording(
+            image, found.predictions, activations, found.ends, head_inputs=tuple(inputs), found=found
+        )
 
     def detect(
         self, recording: PyramidRecording, letterbox: Letterbox, suppression: Suppression

@@ -14,20 +14,43 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate, chain
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from explainer.checkpoints.repair import names_by_index
 from explainer.checkpoints.ultralytics import is_of_ultralytics
 from explainer.detectors.detector import FINE_AND_DEEP, IMAGE, NECK, Layers, Place, Rerun, Scores, Suppression
-from explainer.detectors.layers import RULES, Structure, head_inputs_of
+from explainer.detectors.head import HeadScores
+from explainer.detectors.layers import RULES, Structure
+from explainer.detectors.local import (
+    Found,
+    LocalScores,
+    PyramidRecording,
+    PyramidScores,
+    Windows,
+    looks_at_all,
+    reach,
+)
 from explainer.detectors.numbered import Numbered
 from explainer.detectors.predictions import Detection, Kept, Predictions, Recording, Target
-from explainer.detectors.white_box import GraphRecording, GraphScores, Twin, adds_bias
+from explainer.detectors.prototypes import LatePrototypes, ReadsMasks, has_prototypes
+from explainer.detectors.pyramid import corners_to_centres
+from explainer.detectors.white_box import (
+    GraphRecording,
+    GraphScores,
+    Twin,
+    adds_bias,
+    as_input,
+    check_wide_enough,
+    in_full,
+)
 from explainer.errors import UsageError
-from explainer.maps.heatmaps import Letterbox
+from explainer.maps.heatmaps import Letterbox, Stretched
 
 # Heads whose boxes are upright and whose classes are fixed: all that is read of them is what Detect has.
 CELL_HEADS = ("Detect", "v10Detect", "Segment", "Segment26", "Pose", "Pose26")
@@ -37,6 +60,10 @@ SMALLEST_STRIDE = 32
 # Classes are moved apart by so many pixels, so that boxes suppress those of their own class alone.
 BETWEEN_CLASSES = 7680
 MOST_CANDIDATES = 30_000
+NO_MASKS_INSIDE = (
+    "this method reads layers inside the head, where masks are not followed; leave --backprop-array mask out, or take "
+    "another --method, such as GradCAM"
+)
 
 # Predictions (R,) int64, their confidences and their classes int64, most confident first.
 Candidates = tuple[Tensor, Tensor, Tensor]
@@ -47,6 +74,7 @@ class Ultralytics(Numbered):
 
     structure  of the numbered layers
     head       the last of them
+    norms      the normalisations of the model; most are fused with what is before them
     """
 
     # A detection stands for its own prediction alone.
@@ -58,11 +86,22 @@ class Ultralytics(Numbered):
         self.names = names_by_index(getattr(self.model, "names", None), self.head.nc)
         self.strides = self._strides()
         self.stride = max(SMALLEST_STRIDE, *(stride or 0 for stride in self.strides))
+        self.predicts_masks = has_prototypes(self.head)
+        self.anchors_per_cell = (1,) * len(self.strides)
+        # Whether windows give what the whole maps give; None until it was looked at.
+        self._windows_are_exact = False if any(map(looks_at_all, self.head.modules())) else None
 
     def _find_structure(self) -> None:
         """Look at the layers of the model."""
+        self.norms = tuple(module for module in self.modules if isinstance(module, nn.BatchNorm2d))
         self.structure = Structure(self.model)
         self.structures, self.head = [self.structure], self.structure.head
+        # The forward pass of the model itself is never run.
+        self.passes = (*self.structure.layers[:-1], *self._parts_of_head())
+
+    def _parts_of_head(self) -> tuple[nn.Module, ...]:
+        """Return the modules that the head is run by."""
+        return tuple(branch for name in self.branches.values() for branch in getattr(self.head, name))
 
     def _strides(self) -> tuple[int | None, ...]:
         """Return the pixels of the input per cell of each level."""
@@ -70,9 +109,12 @@ class Ultralytics(Numbered):
 
     def forward(self, images: Tensor) -> Predictions:
         """Return the predictions (B, N), float32, for images (B, 3, h, w; 0..1), differentiable where gradients are on."""
-        with plain_gradients(self.modules):
-            features = head_inputs_of(self, images, list(range(len(self.structure.sources))))
-            return self.of_features(features, images.shape[2:])
+        with plain_gradients(self.norms):
+            return self.of_features(self.read_by_head(images), images.shape[2:])
+
+    def read_by_head(self, images: Tensor) -> list[Tensor]:
+        """Return the inputs of the head (B, C, h, w) for images (B, 3, h, w; 0..1)."""
+        return self.head_inputs(images, list(range(len(self.structure.sources))))
 
     def of_features(self, features: list[Tensor], input_size: tuple[int, int]) -> Predictions:
         """Return the predictions (B, N) that the head makes of its inputs (B, C, h, w), for an image of this size.
@@ -80,17 +122,39 @@ class Ultralytics(Numbered):
         The head's own forward pass is left out: it decodes both branches of a dual head, and keeps its grid from the image
         before, which may stem from inference mode. What it predicts is the same.
         """
-        sides, logits = (
-            torch.cat([branch(tensor).flatten(2) for branch, tensor in zip(branches, features, strict=True)], dim=2)
-            for branches in (getattr(self.head, name) for name in self.branch_names)
-        )
+        return self._at_all_cells(features, squares_of_cells(features, self.strides))
+
+    def _at_all_cells(self, features: list[Tensor], squares: Tensor) -> Predictions:
+        """Return the predictions (B, N) that the head makes of its inputs (B, C, h, w) with cells at `squares` (N, 4)."""
+        by_level = [self.head_at(level, tensor) for level, tensor in enumerate(features)]
+        # Side by side as the branches give them: channels in front.
+        together = {name: torch.cat([each[name].mT for each in by_level], dim=2).mT for name in by_level[0]}
+        return self.read(together, squares)
+
+    def head_at(self, level: int, maps: Tensor) -> dict[str, Tensor]:
+        """Return what the branches make of one input of the head (B, C, h, w): (B, h w, columns) by what they give."""
+        return {name: self.branch_at(name, level, maps) for name in self.branches}
+
+    def branch_at(self, name: str, level: int, maps: Tensor) -> Tensor:
+        """Return what one branch makes of one input of the head (B, C, h, w): (B, h w, columns)."""
+        with plain_gradients(self.norms):
+            return getattr(self.head, self.branches[name])[level](maps).flatten(2).mT
+
+    def read(self, outputs: dict[str, Tensor], origins: Tensor) -> Predictions:
+        """Return the predictions (B, ...) of what branches give, (B, ..., columns), at cells (..., 4) xyxy in pixels.
+
+        Where the branch of the sides was not run the boxes are the cells.
+        """
+        probabilities, sides = in_full(outputs["logits"]).sigmoid(), outputs.get("sides")
+        if sides is None:
+            return Predictions(corners_to_centres(origins).expand(*probabilities.shape[:-1], 4), None, probabilities)
+        distances = in_full(self.head.dfl(sides.flatten(1, -2).mT)).mT.unflatten(1, sides.shape[1:-1])
         # In cells, from the centre of the cell to the left, the top, the right and the bottom.
-        distances, logits = in_full(self.head.dfl(sides)), in_full(logits)
-        centres, strides = centres_of_cells(features, self.strides, distances)
-        top_left, bottom_right = distances.split(2, dim=1)
-        middle = centres + (bottom_right - top_left) / 2
-        boxes_xywh = torch.cat((middle, top_left + bottom_right), dim=1) * strides
-        return Predictions(boxes_xywh.mT, None, logits.sigmoid().mT)
+        top_left, bottom_right = distances.split(2, dim=-1)
+        strides = origins[..., 2:] - origins[..., :2]
+        middle = (origins[..., :2] + origins[..., 2:]) / 2 / strides + (bottom_right - top_left) / 2
+        boxes_xywh = torch.cat((middle * strides, (top_left + bottom_right) * strides), dim=-1)
+        return Predictions(boxes_xywh, None, probabilities)
 
     @property
     def end_to_end(self) -> bool:
@@ -98,9 +162,101 @@ class Ultralytics(Numbered):
         return bool(getattr(self.head, "end2end", False))
 
     @property
-    def branch_names(self) -> tuple[str, str]:
-        """The attributes of the head that hold its branches, a list with one for each level: for boxes, for classes."""
-        return ("one2one_cv2", "one2one_cv3") if self.end_to_end else ("cv2", "cv3")
+    def prefix(self) -> str:
+        """How the names of the branches that count begin."""
+        return "one2one_" if self.end_to_end else ""
+
+    @property
+    def branches(self) -> dict[str, str]:
+        """The attributes of the head that hold its branches, a list with one for each level, by what they give."""
+        return {"sides": f"{self.prefix}cv2", "logits": f"{self.prefix}cv3"}
+
+    def reads_windows(self, layers: tuple[str, ...]) -> bool:
+        """Return whether scores can be taken from the head's inputs alone: no layer of the head is to be read."""
+        return not any(name.startswith(f"{self.structure.head_name}.") for name in layers)
+
+    def found(self, inputs: list[Tensor], image_size: tuple[int, int]) -> list[Found]:
+        """Return what the head makes of its inputs (B, C, h, w), for images of this size: one entry for each."""
+        squares = squares_of_cells(inputs, self.strides)
+        ends = tuple(accumulate(tensor.shape[2] * tensor.shape[3] for tensor in inputs))
+        return [Found(each, ends, squares) for each in self._at_all_cells(inputs, squares)]
+
+    def record(self, image: Tensor, layers: tuple[str, ...], with_graph: bool) -> Recording:
+        """Run one forward pass of an image (1, 3, h, w; 0..1) and keep what `PyramidRecording` lists of these layers.
+
+        With a graph the first recorded layers are its leaves: nothing below them is recorded. It ends at the head, unless
+        layers of the head are read themselves.
+        """
+        if not self.reads_windows(layers):
+            return super().record(image, layers, with_graph)
+        with plain_gradients(self.norms):
+            image, activations, inputs = self.watched(self.read_by_head, image, layers, with_graph)
+        with torch.no_grad():
+            (found,) = self.found([tensor.detach() for tensor in inputs], tuple(image.shape[2:]))
+        return PyramidRecording(
+            image, found.predictions, activations, found.ends, head_inputs=tuple(inputs), found=found
+        )
+
+    def scores(self, recording: Recording, target: Target, *, at_head: bool = False) -> Scores:
+        """Return the scores of a target: from windows around the cells that they depend on, or from all cells."""
+        if target.reads_masks and self.predicts_masks:
+            if not isinstance(recording, PyramidRecording):
+                raise UsageError(NO_MASKS_INSIDE)
+            return PrototypeScores(self, recording, target, at_head=at_head)
+        if not isinstance(recording, PyramidRecording):
+            return super().scores(recording, target, at_head=at_head)
+        if target.rows is None or not self._are_windows_exact(recording, target.rows):
+            return PyramidScores(self, recording, target, at_head=at_head)
+        kind = Windows if target.reads_boxes else ClassWindows
+        return WindowScores(self, recording, target, kind(self, recording, target.rows))
+
+    def _are_windows_exact(self, recording: PyramidRecording, rows: Tensor) -> bool:
+        """Return whether predictions depend on the cells around their own alone, seen once at predictions (D, k)."""
+        if self._windows_are_exact is None:
+            self._windows_are_exact = Windows(self, recording, rows).are_exact()
+        return self._windows_are_exact
+
+    def of_masks(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return coefficients (B, N, nm) and prototypes (B, nm, h', w') of masks, given the head's inputs (B, C, h, w)."""
+        branches = getattr(self.head, f"{self.prefix}cv4")
+        with plain_gradients(self.norms):
+            parts = [branch(tensor).flatten(2) for branch, tensor in zip(branches, features, strict=True)]
+            maps = self.head.proto(features if reads_all_levels(self.head.proto) else features[0])
+        return torch.cat(parts, dim=2).mT, maps
+
+    @torch.no_grad()
+    def prototypes(self, recording: Recording) -> LatePrototypes:
+        """Return what the masks of a recorded image are made of."""
+        known = isinstance(recording, PyramidRecording)
+        inputs = recording.head_inputs if known else self.read_by_head(recording.image)
+        coefficients, maps = self.of_masks([tensor.detach() for tensor in inputs])
+        return LatePrototypes(coefficients[0].float(), maps[0].float())
+
+    def masks(self, recording: Recording, letterbox: Letterbox, detections: list[Detection]) -> list[np.ndarray | None]:
+        """Return which pixels of the image each detection covers: bool (H, W), None where the model does not say."""
+        from torchvision.ops import box_convert
+
+        if not self.predicts_masks or not any(found.was_predicted for found in detections):
+            return super().masks(recording, letterbox, detections)
+        prototypes, rows = self.prototypes(recording), [found.row for found in detections]
+        boxes = box_convert(recording.predictions.boxes_xywh[rows], "cxcywh", "xyxy").float().cpu().numpy()
+        return [
+            prototypes.mask(found.row, box, letterbox) if found.was_predicted else None
+            for found, box in zip(detections, boxes, strict=True)
+        ]
+
+    def levels_of(
+        self, recording: Recording, detections: list[Detection], items: tuple[str, ...]
+    ) -> list[tuple[int, ...]]:
+        """Return the levels that the items of each detection are read from: of a mask also the finest, of the prototypes."""
+        own = super().levels_of(recording, detections, items)
+        return (
+            [tuple(dict.fromkeys((*levels, 0))) for levels in own] if "mask" in items and self.predicts_masks else own
+        )
+
+    def radius(self, level: int) -> int:
+        """Return how many cells around its own a prediction of a level depends on."""
+        return max(reach(getattr(self.head, branches)[level]) for branches in self.branches.values())
 
     def level_ends(self, predictions: Predictions) -> tuple[int, ...]:
         """Return for each level the index after its last prediction.
@@ -119,7 +275,7 @@ class Ultralytics(Numbered):
         """
         from torchvision.ops import box_convert, nms
 
-        rows, confidences, classes = self.candidates(recording.predictions)
+        rows, confidences, classes = self.candidates(recording.predictions, suppression.conf_thres)
         chosen = confidences > suppression.conf_thres
         if suppression.classes:
             chosen &= torch.isin(classes, classes.new_tensor(suppression.classes))
@@ -131,10 +287,11 @@ class Ultralytics(Numbered):
         kept = Kept(rows[best], confidences[best], classes[best], boxes[best])
         return kept.detections(recording, letterbox, self.names, self.strides), kept.boxes_xyxy
 
-    def candidates(self, predictions: Predictions) -> Candidates:
-        """Return what may become a detection: of an end-to-end head, which counts as many as it gives."""
-        most = self.head.max_det if self.end_to_end else MOST_CANDIDATES
-        return (surest_pairs if self.end_to_end else surest)(predictions.probabilities, most)
+    def candidates(self, predictions: Predictions, threshold: float) -> Candidates:
+        """Return what may become a detection by a threshold; of an end-to-end head, which counts, as many as it gives."""
+        if self.end_to_end:
+            return surest_pairs(predictions.probabilities, self.head.max_det)
+        return surest(predictions.probabilities, threshold, MOST_CANDIDATES)
 
     def layers_at(self, place: Place) -> Layers:
         """Return the layers at a place; at the head, too, a score is differentiated through the graph of the network.
@@ -152,7 +309,7 @@ class Ultralytics(Numbered):
     def layers_with_bias(self) -> tuple[str, ...]:
         """Return the image and the names of all layers that add a bias to what the predictions depend on."""
         head = f"{self.structure.head_name}."
-        read = tuple(f"{head}{name}." for name in self.branch_names)
+        read = tuple(f"{head}{name}." for name in self.branches.values())
         adding = (name for name, module in self.model.named_modules() if adds_bias(module))
         return (IMAGE, *(name for name in adding if not name.startswith(head) or name.startswith(read)))
 
@@ -173,8 +330,9 @@ class RTDETR(Ultralytics):
     fixed   those that are decoded whatever the encoder says, None where it is asked
     """
 
+    called = "RT-DETR, whose queries look at all scales,"
     cells_across = 5
-    # It is trained on squares.
+    # It is trained on squares that images are stretched to.
     rectangular = False
     end_to_end = True
 
@@ -182,6 +340,15 @@ class RTDETR(Ultralytics):
         self.tokens: Tensor | None = None
         self.fixed: Tensor | None = None
         super().__init__(model)
+
+    def prepare(self, image_rgb: np.ndarray, input_size: tuple[int, int]) -> tuple[Tensor, Letterbox]:
+        """Return an image as the network's input, (1, 3, h, w) in 0..1, and how it lies in there: stretched, without padding.
+
+        image_rgb: uint8 (H, W, 3); input_size: (height, width), multiples of the stride.
+        """
+        check_wide_enough(image_rgb, max(input_size))
+        filled = cv2.resize(image_rgb, input_size[::-1])
+        return as_input(filled, self.device, self.dtype), Stretched(image_rgb.shape[:2], input_size, input_size, 0, 0)
 
     def _strides(self) -> tuple[int | None, ...]:
         """Return one level: a query looks at cells of all inputs."""
@@ -221,9 +388,21 @@ class RTDETR(Ultralytics):
         """Return the number of predictions: all are of one level."""
         return (len(predictions.boxes_xywh),)
 
-    def candidates(self, predictions: Predictions) -> Candidates:
+    def candidates(self, predictions: Predictions, threshold: float) -> Candidates:
         """Return what may become a detection: of all queries and classes as many as there are queries."""
         return surest_pairs(predictions.probabilities, self.head.num_queries)
+
+    def _parts_of_head(self) -> tuple[nn.Module, ...]:
+        """Return the head itself."""
+        return (self.head,)
+
+    def reads_windows(self, layers: tuple[str, ...]) -> bool:
+        """Return False: a query looks at cells anywhere."""
+        return False
+
+    def needed_above(self, layer: str) -> tuple[str, ...]:
+        """Return nothing: the whole network is run again."""
+        return ()
 
     def record(self, image: Tensor, layers: tuple[str, ...], with_graph: bool) -> QueryRecording:
         """Run one forward pass of an image (1, 3, h, w; 0..1) and keep what `QueryRecording` lists of these layers."""
@@ -266,6 +445,38 @@ class QueryRecording(GraphRecording):
     tokens: Tensor
 
 
+class ClassWindows(Windows):
+    """Windows of which the classes alone are read."""
+
+    def head_at(self, level: int, windows: Tensor) -> dict[str, Tensor]:
+        """Return what the branch of the classes makes of windows (B', C, a, b) of one level."""
+        return {"logits": self.detector.branch_at("logits", level, windows)}
+
+
+class WindowScores(LocalScores):
+    """Scores of cells, from windows around them; layers below the head are behind these in one graph."""
+
+    def curvatures(self, index: int, layers: tuple[str, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the gradient of one score at each layer, and the product of its Hessian and the activations."""
+        return HeadScores.curvatures(self, index, layers)
+
+
+class PrototypeScores(ReadsMasks, PyramidScores):
+    """Scores that read masks, through the whole head."""
+
+    @cached_property
+    def prototypes(self) -> LatePrototypes:
+        """What the masks of the recorded image are made of."""
+        return self.detector.prototypes(self.recording)
+
+    def of_features(self, features: list[Tensor]) -> Tensor:
+        """Return the scores (B, D) that the head's inputs give."""
+        batch = max(len(tensor) for tensor in features)
+        maps = [tensor.expand(batch, -1, -1, -1) for tensor in features]
+        predictions = self.detector.of_features(maps, tuple(self.recording.image.shape[2:]))
+        return self.with_masks(predictions, *self.detector.of_masks(maps))
+
+
 class QueryScores(GraphScores):
     """Scores of queries: where single ones count, the same tokens are decoded again."""
 
@@ -296,7 +507,7 @@ class QueryScores(GraphScores):
 
 
 @contextmanager
-def plain_gradients(modules: Iterable[nn.Module]) -> Iterator[None]:
+def plain_gradients(norms: Iterable[nn.Module]) -> Iterator[None]:
     """Have what normalisations give, for the time of the context, hand on gradients in plain order of memory.
 
     Where an attention reads a map as tokens, their gradient comes back with the channels of a cell side by side. Of one image
@@ -307,18 +518,27 @@ def plain_gradients(modules: Iterable[nn.Module]) -> Iterator[None]:
         if output.requires_grad:
             output.register_hook(Tensor.contiguous)
 
-    norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
     with ExitStack() as stack:
         for norm in norms:
             stack.callback(norm.register_forward_hook(watch).remove)
         yield
 
 
-def surest(probabilities: Tensor, most: int) -> Candidates:
-    """Return each prediction with its best class, the surest `most` of them; probabilities: (N, classes)."""
-    confidences, classes = probabilities.max(dim=1)
-    confidences, rows = confidences.sort(descending=True, stable=True)
-    return rows[:most], confidences[:most], classes[rows[:most]]
+def reads_all_levels(proto: nn.Module) -> bool:
+    """Return whether what makes the prototypes reads all inputs of the head, not the finest alone."""
+    return hasattr(proto, "feat_refine")
+
+
+def surest(probabilities: Tensor, threshold: float, most: int) -> Candidates:
+    """Return the predictions that are surer than a threshold, the surest `most` of them, each with its best class.
+
+    probabilities: (N, classes)
+    """
+    best = probabilities.amax(dim=1)
+    rows = (best > threshold).nonzero()[:, 0]
+    confidences, order = best[rows].sort(descending=True, stable=True)
+    rows = rows[order[:most]]
+    return rows, confidences[:most], probabilities[rows].argmax(dim=1)
 
 
 def surest_pairs(probabilities: Tensor, most: int) -> Candidates:
@@ -333,23 +553,14 @@ def surest_pairs(probabilities: Tensor, most: int) -> Candidates:
     return rows[pairs // count], confidences, pairs % count
 
 
-def centres_of_cells(features: list[Tensor], strides: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the centres (2, N) of all cells of maps (B, C, h, w), x and y in cells, and the stride (N,) of each.
-
-    like: a tensor of their dtype and device
-    """
-    centres, of_cells = [], []
+def squares_of_cells(features: list[Tensor], strides: tuple[int, ...]) -> Tensor:
+    """Return where the cells of maps (B, C, h, w) lie: (N, 4) xyxy in input pixels, level by level and row by row."""
+    squares = []
     for tensor, stride in zip(features, strides, strict=True):
-        y, x = (torch.arange(side, dtype=like.dtype, device=like.device) + 0.5 for side in tensor.shape[2:])
-        grid = torch.meshgrid(x, y, indexing="xy")
-        centres.append(torch.stack(grid).flatten(1))
-        of_cells.append(like.new_full((grid[0].numel(),), stride))
-    return torch.cat(centres, dim=1), torch.cat(of_cells)
-
-
-def in_full(tensor: Tensor) -> Tensor:
-    """Return a tensor in float32, or in what is finer."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        y, x = (torch.arange(side, dtype=in_full(tensor[:0]).dtype, device=tensor.device) for side in tensor.shape[2:])
+        corners = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
+        squares.append(torch.cat((corners, corners + 1), dim=1) * stride)
+    return torch.cat(squares)
 
 
 def ultralytics_model(model: nn.Module) -> nn.Module | None:

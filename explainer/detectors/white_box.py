@@ -28,6 +28,7 @@ from functools import cached_property, partial
 from itertools import chain
 from operator import is_
 from types import MethodType
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ from explainer.detectors.predictions import Detection, Kept, Predictions, Record
 from explainer.errors import UnreadableImageError, UsageError, unknown
 from explainer.maps.heatmaps import Letterbox
 
+# What is run gives.
+Output = TypeVar("Output")
 # A batch holds so many images at 640x640, more where inputs are smaller.
 IMAGES_AT_ONCE = 16
 
@@ -130,6 +133,15 @@ class WhiteBox(Letterboxing):
 
         With a graph the first recorded layers are its leaves: nothing below them is recorded.
         """
+        image, activations, batch = self.watched(self.forward, image, layers, with_graph)
+        graph = batch[0]
+        predictions = graph.detach()
+        return GraphRecording(image, predictions, activations, self.level_ends(predictions), graph=graph)
+
+    def watched(
+        self, run: Callable[[Tensor], Output], image: Tensor, layers: tuple[str, ...], with_graph: bool
+    ) -> tuple[Tensor, dict[str, Tensor], Output]:
+        """Return the image that was run, the activations of the layers by name, and what `run` gives for that image."""
         activations = {}
         with ExitStack() as stack, torch.set_grad_enabled(with_graph):
             if IMAGE in layers:
@@ -137,12 +149,11 @@ class WhiteBox(Letterboxing):
             for name in layers:
                 if name != IMAGE:
                     stack.enter_context(self.record_layer(name, activations, with_graph))
-            graph = self.forward(image)[0]
+            output = run(image)
         missing = next((name for name in layers if name not in activations), None)
         if missing:
             raise UsageError(f"layer '{missing}' is not run in a forward pass; give another --layer")
-        predictions = graph.detach()
-        return GraphRecording(image, predictions, activations, self.level_ends(predictions), graph=graph)
+        return image, activations, output
 
     def level_ends(self, predictions: Predictions) -> tuple[int, ...]:
         """Return for each level the index after its last prediction; all are of one level unless a model says more."""
@@ -350,6 +361,11 @@ def as_input(image_rgb: np.ndarray, device: torch.device, dtype: torch.dtype) ->
     """Return an image, uint8 (h, w, 3), as (1, 3, h, w) in 0..1."""
     pixels = torch.from_numpy(np.ascontiguousarray(image_rgb.transpose(2, 0, 1))[None])
     return pixels.to(device).to(dtype) / 255
+
+
+def in_full(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32, or in what is finer."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def images_at_once(image: Tensor) -> int:

@@ -5,7 +5,6 @@ probabilities in 0..1. Its gradient through the head is that of a few cells, so 
 (`explainer.detectors.head`), and only what lies above a layer is run again (`explainer.detectors.layers`).
 """
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import accumulate
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from explainer.checkpoints.repair import names_by_index
 from explainer.detectors.detector import IMAGE, Suppression
 from explainer.detectors.head import CellScores, HeadRecording, HeadScores, WholeScores
-from explainer.detectors.layers import Above, Structure, head_inputs_of, needed_above
+from explainer.detectors.layers import Structure
 from explainer.detectors.numbered import Numbered
 from explainer.detectors.predictions import Detection, Kept, Predictions, Target
 from explainer.detectors.prototypes import MaskRecording, MaskScores, Prototypes, has_prototypes
@@ -158,19 +157,6 @@ class YOLOv5(Numbered):
         """Return the detections of YOLOv5's non-maximum suppression and their boxes (D, 4) in input pixels, unclipped."""
         kept = suppressed(recording.raw, suppression)
         return kept.detections(recording, letterbox, self.names, self.strides), kept.boxes_xyxy
-
-    def needed_above(self, layer: str) -> tuple[str, ...]:
-        """Return the names of the layers to record, so that what lies above a layer can be run again."""
-        structure, index = self.structure_of(layer)
-        return needed_above(structure, index, self.runs_by_itself(layer))
-
-    def above(self, recording: HeadRecording, layer: str, levels: list[int]) -> Callable[[Tensor], list[Tensor]]:
-        """Return how the heads' inputs of some levels follow from other activations (B, C, h, w) of a layer."""
-        return Above(self, recording, layer, levels).head_inputs
-
-    def head_inputs(self, images: Tensor, levels: list[int]) -> list[Tensor | None]:
-        """Return the heads' inputs (B, C, h, w) for images (B, 3, h, w); those not in `levels` may be None."""
-        return head_inputs_of(self, images, levels)
 
     def layers_with_bias(self) -> tuple[str, ...]:
         """Return the image and the names of all layers that add a bias: of the heads, the convolutions that predict."""

@@ -317,7 +317,7 @@ NOT_APPLICABLE = {
         ("aug_smooth", True),
     ),
     "GuidedBackpropReLUModel": NotApplicable(
-        "it changes ReLU layers, and YOLOv5 has none", ("method", "GuidedGradients")
+        "it changes ReLU layers, and hardly a detector has any", ("method", "GuidedGradients")
     ),
     "DeepFeatureFactorization": NotApplicable(
         "it finds concepts in a picture and explains no detection", ("method", "EigenCAM")
@@ -325,13 +325,14 @@ NOT_APPLICABLE = {
 }
 
 
-def predictions_alone(what: str, name: str) -> str:
-    """Return the line for a model that has no layers to read, called `what`, and a method that needs them."""
+def predictions_alone(what: str, name: str, layers_elsewhere: str = "") -> str:
+    """Return the line for a model that has no layers to read, called `what`, and a method that needs them.
+
+    layers_elsewhere: where the layers of the same model are, or ""
+    """
     known = ", ".join(other for other, method in METHODS.items() if not method.reads_layers)
-    return (
-        f"{what} gives predictions alone, and {name} reads layers; give the .pt file that it was made from, "
-        f"or --method {known}"
-    )
+    advice = f"give {layers_elsewhere}, or" if layers_elsewhere else "take"
+    return f"{what} gives predictions alone, and {name} reads layers; {advice} --method {known}"
 
 
 def canonical_method(name: str, advice: Callable[[str], str] = lambda known: "") -> str:

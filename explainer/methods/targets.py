@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from explainer.detectors.predictions import Predictions, Target
+from explainer.detectors.predictions import Predictions, Target, read_boxes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,6 +118,7 @@ def detections_target(
         lambda chosen: log_scores(chosen, matches, items),
         lambda chosen: log_scores_with_slopes(chosen, matches, items),
         reads_masks="mask" in items,
+        reads_boxes=read_boxes(items),
     )
 
 
@@ -132,7 +133,7 @@ def finer_target(
     Finer-CAM, https://arxiv.org/abs/2501.11309.
     """
     matches = match(predictions, boxes_xyxy, classes, own)
-    return Target(matches.rows, lambda chosen: finer_scores(chosen, matches))
+    return Target(matches.rows, lambda chosen: finer_scores(chosen, matches), reads_boxes=False)
 
 
 def finer_scores(predictions: Predictions, matches: Matches) -> Tensor:
@@ -175,7 +176,9 @@ def items_target(
         return torch.stack(of_items, dim=-1).flatten(-2), Predictions.interleaved(slopes)
 
     rows = matches.rows.repeat_interleave(len(items), dim=0)
-    return ItemsTarget(rows, scores, with_slopes, reads_masks="mask" in items, items=len(items))
+    return ItemsTarget(
+        rows, scores, with_slopes, reads_masks="mask" in items, reads_boxes=read_boxes(items), items=len(items)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,7 +153,7 @@ def test_where_predictions_come_from_is_unknown_without_all_of_them(tmp_path):
     explanation = Explainer(torchscript(tmp_path, PredictionsAlone(drop=1)), **SETTINGS)(PICTURE)
     assert [entry.detection.stride for entry in explanation.detections] == [None] * 5
     assert explanation.detections[0].title.endswith("stride unknown")
-    with pytest.raises(UsageError, match="--scales: where each prediction comes from cannot be told"):
+    with pytest.raises(UsageError, match="--scales: this exported model does not tell which scale"):
         Explainer(torchscript(tmp_path, PredictionsAlone(drop=1)), scales=True, **SETTINGS)
 
 

@@ -11,9 +11,8 @@ from scenes import picture
 from small_torchvision import KINDS, LABELS, small_model
 from torch import nn
 
-from explainer.detectors.dense import window
 from explainer.detectors.detector import IMAGE, PLACES, Sight, Suppression
-from explainer.detectors.local import LocalScores, PyramidScores
+from explainer.detectors.local import LocalScores, PyramidScores, window
 from explainer.detectors.pyramid import labels_and_names
 from explainer.detectors.weights import detector_of
 from explainer.errors import UnreadableImageError, UsageError

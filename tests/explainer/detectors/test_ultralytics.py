@@ -24,6 +24,7 @@ from explainer.detectors.predictions import Target
 from explainer.detectors.ultralytics import RTDETR, Ultralytics
 from explainer.detectors.weights import detector_of
 from explainer.errors import UsageError
+from explainer.evaluation.cost import Meter
 from explainer.explain import Explainer
 from explainer.methods.catalogue import METHODS
 from explainer.methods.targets import detections_target
@@ -256,20 +257,33 @@ def test_a_model_that_has_predicted_under_inference_mode_is_explained(name, end_
 def test_gradients_are_those_of_finite_differences(name, end_to_end, items):
     layer = "model.9"
     detector = detector_of(ultralytics_model(name, end_to_end=end_to_end).double(), (160, 160))
-    lent, recording, letterbox = recorded(detector, layers=(layer,), with_graph=True)
+    besides = detector.needed_above(layer)
+    lent, recording, letterbox = recorded(detector, layers=(layer, *besides), with_graph=True)
     found, boxes = lent.detect(recording, letterbox, Suppression(max_det=2))
     classes = torch.tensor([entry.class_index for entry in found])
     target = detections_target(recording.predictions, boxes, classes, items)
     scores = lent.scores(recording, target)
     activations = recording.activations[layer].detach()
     direction = torch.randn(activations.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    step = 1e-5
+    step = 1e-7
     again = scores.rerun(layer)
     slopes = (again(activations + step * direction) - again(activations - step * direction))[0] / (2 * step)
     for index, slope in enumerate(slopes.tolist()):
         (gradient,) = scores.gradients(index, (layer,))
         assert abs(slope) > 1e-4
         assert (gradient * direction.numpy()).sum() == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "end_to_end"), [("yolov8n", False), ("yolo26n", True), ("rtdetr-l", False)])
+def test_the_time_of_a_pass_is_spent_inside_the_model(name, end_to_end):
+    lent, recording, _ = recorded(detector_for(name, end_to_end=end_to_end))
+    with Meter(lent) as meter:
+        with meter.calibrating():
+            lent.predict(recording.image)
+        with meter.measuring() as cost:
+            lent.predict(recording.image)
+    assert cost.passes == 1
+    assert meter.inside > cost.seconds / 2
 
 
 class OneScore(nn.Module):
