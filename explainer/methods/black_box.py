@@ -137,9 +137,12 @@ class MaskedPasses(Evidence):
 
 
 class RandomGrids(MaskedPasses):
-    """Masks all over the image, and the mean of what they keep, weighted by the similarity of what is still found.
+    """Masks all over the image, and the covariance of what they keep with the similarity of what is still found.
 
-    D-RISE, https://arxiv.org/abs/2006.03204; the masks are those of RISE, https://arxiv.org/abs/1806.07421.
+    D-RISE, https://arxiv.org/abs/2006.03204; the masks are those of RISE, https://arxiv.org/abs/1806.07421. The paper's map
+    is the mean of the masks, weighted by the similarity. That shows wherever masks happened to be dense, too: the mean
+    similarity times the mean mask is taken off, which leaves the covariance, and tells for from against. Masks hide with
+    the letterbox's grey unless the settings say otherwise; Microsoft's D-RISE hides with black.
     """
 
     cell, masks, grid = 8, 1000, 16
@@ -149,8 +152,8 @@ class RandomGrids(MaskedPasses):
         return grid_masks(self.size, self.knots, self.settings.mask_p, self.settings.seed)
 
     def estimate(self, sums: Sums) -> np.ndarray:
-        """Return the weighted mean of the masks, divided by what a mask keeps on average."""
-        return mean_kept(sums, self.settings.mask_p)
+        """Return the covariances."""
+        return covariances(sums)
 
 
 class FocusedGrids(MaskedPasses):
@@ -283,9 +286,10 @@ class Sums:
         self.products += products.view(self.products.shape).numpy()
 
 
-def mean_kept(sums: Sums, keep: float) -> np.ndarray:
-    """Return the maps (D, h, w) of RISE: the mean of s * m, divided by what a mask keeps on average."""
-    return sums.products / (sums.count * keep)
+def covariances(sums: Sums) -> np.ndarray:
+    """Return the covariance (D, h, w) of each score with what masks keep of each cell: negative where it falls."""
+    n = sums.count
+    return sums.products / n - (sums.scores / n)[:, None, None] * (sums.masks / n)
 
 
 def significant_slopes(sums: Sums) -> np.ndarray:
@@ -295,8 +299,7 @@ def significant_slopes(sums: Sums) -> np.ndarray:
     b * max(0, 1 - (k e / b)^2), it is zero where it cannot be told from noise, and nearly b where it stands out: the
     non-negative garrote, https://doi.org/10.1080/00401706.1995.10484371.
     """
-    n = sums.count
-    covariance = sums.products / n - (sums.scores / n)[:, None, None] * (sums.masks / n)
+    n, covariance = sums.count, covariances(sums)
     of_mask = sums.squares / n - (sums.masks / n) ** 2 + LEAST_VARIANCE
     of_score = (sums.powers / n - (sums.scores / n) ** 2)[:, None, None]
     slopes = covariance / of_mask

@@ -21,9 +21,9 @@ from explainer.methods.black_box import (
     MaskedPasses,
     RandomGrids,
     Sums,
+    covariances,
     enlarged,
     hidden_image,
-    mean_kept,
     reliability,
     significant_slopes,
 )
@@ -111,7 +111,16 @@ def test_sums_give_the_maps_that_all_masks_at_once_give():
     for start in (0, 5, 6):
         end = {0: 5, 5: 6, 6: 12}[start]
         sums.add(masks[start:end], scores[start:end])
-    np.testing.assert_allclose(mean_kept(sums, 0.5), np.einsum("nd,nhw->dhw", scores, masks) / 6)
+    expected = np.cov(scores.T, masks.reshape(12, -1).T, bias=True)[:3, 3:].reshape(3, 4, 6)
+    np.testing.assert_allclose(covariances(sums), expected, atol=1e-12)
+
+
+def test_where_masks_happen_to_be_dense_says_nothing_about_a_score_that_does_not_change():
+    masks = np.random.default_rng(0).random((12, 4, 6)) < np.linspace(0.2, 0.9, 6)
+    sums = Sums.zeros(1, (4, 6))
+    sums.add(np.float64(masks), np.full((12, 1), 0.7))
+    assert np.ptp(sums.masks) > 3
+    np.testing.assert_allclose(covariances(sums), 0, atol=1e-12)
 
 
 def test_a_slope_that_stands_out_is_nearly_that_of_a_line_through_the_scores_and_noise_is_zero():
@@ -143,7 +152,7 @@ def test_the_reliability_of_the_noisiest_map_counts():
 
 
 @pytest.mark.parametrize("baseline", ["grey", "zero", "blur"])
-def test_a_map_is_the_mean_of_masks_weighted_by_what_they_leave(baseline):
+def test_a_map_is_the_covariance_of_masks_with_what_they_leave(baseline):
     explanation, detector = explained(baseline=baseline, mask_p=0.4, seed=3), confident_detector()
     masks = torch.from_numpy(np.array(list(islice(grid_masks((8, 12), 16, 0.4, seed=3), 24))))
     shown = functional.interpolate(masks[:, None], (64, 96), mode="bilinear")
@@ -157,7 +166,7 @@ def test_a_map_is_the_mean_of_masks_weighted_by_what_they_leave(baseline):
         x, y, w, h = row[:4].tolist()
         box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
         left = torch.tensor([plain_similarity(each, box, row[5:].tolist()) for each in of_masked])
-        expected = (left[:, None, None] * masks).sum(dim=0) / (24 * 0.4)
+        expected = ((left - left.mean())[:, None, None] * masks).mean(dim=0)
         np.testing.assert_allclose(entry.cams[0], expected, rtol=2e-3, atol=1e-5)
 
 
