@@ -143,17 +143,3 @@ def bootstrap_interval(
     means = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def gaussian_in_box(xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return a Gaussian on a box in pixels as a heatmap (height, width), float32 in 0..1: a blob that explains nothing.
-
-    Its standard deviations are a quarter of the box's sides, so that about nine tenths of it lie inside.
-    """
-    x1, y1, x2, y2 = np.asarray(xyxy, dtype=np.float64)
-    bells = [
-        np.exp(-8 * ((np.arange(cells) + 0.5 - (low + high) / 2) / max(high - low, 1e-9)) ** 2)
-        for cells, low, high in zip(size, (y1, x1), (y2, x2), strict=True)
-    ]
-    blob = np.outer(*bells)
-    return np.float32(blob / blob.max()) if blob.max() > 0 else np.zeros(size, np.float32)

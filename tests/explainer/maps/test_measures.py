@@ -113,18 +113,3 @@ def test_values_that_always_come_together_count_once_for_the_interval():
 
 def test_one_group_alone_has_an_interval_without_width():
     assert measures.bootstrap_interval(np.array([1.0, 2.0]), np.array(["a", "a"]), seed=0) == (1.5, 1.5)
-
-
-def test_the_gaussian_sits_on_its_box_with_nine_tenths_inside():
-    blob = measures.gaussian_in_box(np.array([20, 40, 60, 60]), (100, 120))
-    assert blob.shape == (100, 120)
-    assert blob.dtype == np.float32
-    assert blob.max() == 1
-    assert {blob[49, 39], blob[50, 40]} == {1}
-    # Two standard deviations to each side: 0.9545 squared.
-    assert measures.share_inside(blob, (slice(40, 60), slice(20, 60))) == pytest.approx(0.911, abs=0.003)
-
-
-def test_a_gaussian_on_a_box_without_area_is_finite():
-    blob = measures.gaussian_in_box(np.array([20, 40, 20, 60]), (100, 120))
-    assert np.isfinite(blob).all()
