@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from threading import Lock
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch.nn.functional import interpolate
 
 from explainer.detectors.predictions import Predictions
 from explainer.maps.heatmaps import Letterbox
+from explainer.maps.imputation import filled_from_neighbours
 from explainer.methods.black_box import GREY, blur
 from explainer.methods.targets import normalised, similarities, similarities_in_image
 from utils.general import xywh2xyxy
@@ -30,8 +30,8 @@ SHARES = (0.2, 0.4, 0.6, 0.8)
 LEVELS, SMALLEST = 2**20, float(np.finfo(np.float32).tiny)
 # Missing pixels are the unknowns of one linear system, which is solved on a grid with this longer side.
 GRID_SIDE = 160
-# The library draws from the generator of the whole process: one thread at a time may seed it.
-SEEDING = Lock()
+# Standard deviation of the noise on imputed pixels, in values of 0..1.
+NOISE = 0.01
 
 
 @dataclass(frozen=True)
@@ -228,35 +228,40 @@ def squared_distance_to_centre(sums: np.ndarray) -> np.ndarray:
 def road(perturbation: Perturbation, maps: Sequence[np.ndarray], detections: Sequence[int]) -> list[float]:
     """Return, for each heatmap and its detection, half of: score without the coldest less score without the hottest pixels.
 
-    The mean over shares of the pixels, which the library's noisy linear imputation replaces; the whole image scores 1.
+    The mean over shares of the pixels, which noisy linear imputation replaces; the whole image scores 1.
     ROAD, https://arxiv.org/abs/2202.00449.
     """
-    with SEEDING, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(perturbation.protocol.seed)
-        asked = zip(maps, detections, strict=True)
-        left = perturbation.left((image, index) for heatmap, index in asked for image in imputed(perturbation, heatmap))
+    noise, asked = torch.Generator().manual_seed(perturbation.protocol.seed), zip(maps, detections, strict=True)
+    left = perturbation.left(
+        (image, index) for heatmap, index in asked for image in imputed(perturbation, heatmap, noise)
+    )
     hottest, coldest = left.reshape(len(maps), 2, len(SHARES)).mean(axis=2).T
     return ((coldest - hottest) / 2).tolist()
 
 
-def imputed(perturbation: Perturbation, heatmap: np.ndarray) -> Iterator[Tensor]:
+def imputed(perturbation: Perturbation, heatmap: np.ndarray, noise: torch.Generator) -> Iterator[Tensor]:
     """Yield the image without its hottest pixels, for each share of them, then without its coldest."""
     order = perturbation.order(heatmap)
     for rank in (order, order.numel() - 1 - order):
         for share in SHARES:
             missing = rank < share * order.numel()
-            yield perturbation.replaced(lambda content, missing=missing: filled_in(content, missing))
+            yield perturbation.replaced(lambda content, missing=missing: filled_in(content, missing, noise))
 
 
-def filled_in(content: Tensor, missing: Tensor) -> Tensor:
-    """Return an image (1, 3, h, w) whose missing pixels (h, w) are imputed on a coarser grid; the others stay."""
-    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+def filled_in(content: Tensor, missing: Tensor, noise: torch.Generator) -> Tensor:
+    """Return an image (1, 3, h, w) whose missing pixels (h, w) are imputed on a coarser grid; the others stay.
 
+    noise: where the noise on the imputed ones is drawn from, without which a network could tell how smooth they are.
+    """
     height, width = missing.shape
     scale = min(GRID_SIDE / max(height, width), 1)
     size = max(round(height * scale), 1), max(round(width * scale), 1)
-    known = interpolate((~missing)[None, None].float(), size, mode="area")[0, 0] >= 0.5
-    coarse = interpolate(content.float(), size, mode="area")[0]
-    filled = NoisyLinearImputer()(coarse.cpu(), known.float().cpu())
-    smooth = interpolate(filled[None], (height, width), mode="bilinear")
+    known = (interpolate((~missing)[None, None].float(), size, mode="area")[0, 0] >= 0.5).cpu()
+    coarse = interpolate(content.float(), size, mode="area")[0].cpu()
+    filled = filled_from_neighbours(coarse.permute(1, 2, 0).contiguous().numpy(), known.numpy())
+    # Colour by colour, as the library draws it.
+    filled[~known.numpy()] += NOISE * torch.randn(3, int((~known).sum()), generator=noise).T.numpy()
+    smooth = interpolate(
+        torch.from_numpy(filled).permute(2, 0, 1)[None].to(content.device), (height, width), mode="bilinear"
+    )
     return torch.where(missing, smooth.to(content), content)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from scenes import confident_detector, picture
 
 from explainer.detectors.predictions import Predictions
@@ -147,7 +148,18 @@ def test_imputed_pixels_follow_their_neighbours_and_the_others_stay():
     ramp = torch.arange(40.0)[None, None, None].expand(1, 3, 20, 40) / 40
     missing = torch.zeros(20, 40, dtype=torch.bool)
     missing[:, 10:20] = True
-    filled = filled_in(ramp, missing)
+    filled = filled_in(ramp, missing, torch.Generator().manual_seed(0))
     assert (filled[..., ~missing] == ramp[..., ~missing]).all()
     assert (filled - ramp).abs().max() < 0.15
     assert not (filled[..., missing] == ramp[..., missing]).all()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_imputed_pixels_are_those_of_the_library_noise_and_all(share):
+    content = torch.from_numpy(picture(60, 80)).permute(2, 0, 1)[None].float() / 255
+    missing = torch.from_numpy(np.random.default_rng(0).random((60, 80)) < share)
+    missing[20:50, 30:70] = True
+    torch.manual_seed(3)
+    expected = NoisyLinearImputer()(content[0], (~missing).float())
+    found = filled_in(content, missing, torch.Generator().manual_seed(3))[0]
+    assert (found - expected).abs().max() < 1e-4
