@@ -71,7 +71,9 @@ FIGURES = {
         PLACE, "EBPG label", "higher", "share of the heatmap on the labelled object: outline, or box"
     ),
     "peak_in_label": Figure(PLACE, "PG label", "higher", "share of detections whose peak lies on the labelled object"),
-    "on_others": Figure(PLACE, "ODI", "lower", "of what lies on labelled objects, the share that lies on other ones"),
+    "on_others": Figure(
+        PLACE, "ODI", "lower", "of what lies on labelled objects, the share that lies on other ones alone"
+    ),
     "compactness": Figure(PLACE, "compactness", "lower", "spread around the peak, in half diagonals of the box"),
     "sparseness": Figure(PLACE, "sparseness", "", "Gini index: 0 for an even spread, 1 for a dot"),
     "blank": Figure(PLACE, "blank", "lower", "share of detections whose heatmap is empty"),

@@ -50,6 +50,13 @@ def test_object_discrimination_is_the_part_that_lies_on_other_objects():
     assert measures.object_discrimination(np.zeros((4, 4)), own, [first]) is None
 
 
+def test_what_objects_share_counts_once_and_for_the_explained_one_where_it_has_a_part():
+    flat, left, middle = np.ones((4, 8)), (slice(0, 4), slice(0, 4)), (slice(0, 4), slice(2, 6))
+    assert measures.object_discrimination(flat, left, [middle]) == pytest.approx(8 / 24)
+    assert measures.object_discrimination(flat, left, [middle, middle]) == pytest.approx(8 / 24)
+    assert measures.object_discrimination(flat, left, [(slice(0, 2), slice(0, 3))]) == 0
+
+
 def test_compactness_is_the_root_mean_square_distance_to_the_peak_in_half_diagonals():
     heatmap = np.zeros((5, 9), np.float32)
     heatmap[2, 4], heatmap[2, 7] = 2, 1
@@ -90,6 +97,32 @@ def test_structural_similarity_of_a_map_with_itself_is_one_and_with_its_inverse_
     heatmap = np.random.default_rng(0).random((30, 40), dtype=np.float32)
     assert measures.structural_similarity(heatmap, heatmap) == pytest.approx(1)
     assert measures.structural_similarity(heatmap, 1 - heatmap) < -0.5
+
+
+def test_structural_similarity_of_maps_as_large_as_the_window_is_that_of_their_middle_alone():
+    first, second = np.random.default_rng(0).random((2, 11, 11))
+    bell = np.exp(-0.5 * ((np.arange(11) - 5) / 1.5) ** 2)
+    weights = np.outer(bell, bell) / bell.sum() ** 2
+    means = [(weights * each).sum() for each in (first, second)]
+    away = [each - mean for each, mean in zip((first, second), means, strict=True)]
+    variances, covariance = [(weights * each**2).sum() for each in away], (weights * away[0] * away[1]).sum()
+    closeness = (2 * means[0] * means[1] + 1e-4) / (means[0] ** 2 + means[1] ** 2 + 1e-4)
+    expected = closeness * (2 * covariance + 9e-4) / (sum(variances) + 9e-4)
+    assert measures.structural_similarity(first, second) == pytest.approx(expected)
+
+
+def test_structural_similarity_is_that_of_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    first, second = np.random.default_rng(0).random((2, 37, 52))
+    second = 0.7 * first + 0.3 * second
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
+    expected = metrics.structural_similarity(first, second, **settings)
+    assert measures.structural_similarity(first, second) == pytest.approx(expected, abs=1e-6)
+
+
+def test_structural_similarity_of_maps_smaller_than_the_window_is_defined():
+    narrow = np.random.default_rng(0).random((4, 30))
+    assert measures.structural_similarity(narrow, narrow) == pytest.approx(1)
 
 
 def test_structural_similarity_of_two_flat_maps_is_that_of_their_means():
