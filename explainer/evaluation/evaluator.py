@@ -17,6 +17,7 @@ from explainer.detectors.weights import detector_of
 from explainer.evaluation.cost import Cost, Meter
 from explainer.evaluation.faithfulness import Curves, Perturbation, Protocol, road
 from explainer.evaluation.options import Evaluation
+from explainer.evaluation.robustness import Robustness
 from explainer.evaluation.sanity import Sanity, shuffled_copies
 from explainer.explain import Explainer
 from explainer.explanation import DetectionExplanation
@@ -184,6 +185,8 @@ class Evaluator:
         self.contenders: list[Contender] = [random, *map(Trivially, TRIVIAL), *methods]
         self.reference = random.explainer
         checked = (random, *methods) if copies else ()
+        measured = (random, *methods) if options.robustness else ()
+        self.robustness = {(e.method, e.layer): Robustness(e.explainer, options.seed) for e in measured}
         self.sanity = {(each.method, each.layer): Sanity(each.explainer, copies) for each in checked}
 
     def __call__(
@@ -256,6 +259,9 @@ class Evaluator:
         further: list[Sequence[Row]] = []
         if self.options.road:
             further.append([{"road": value} for value in road(perturbation, answer.heatmaps, each)])
+        robustness = self.robustness.get((contender.method, contender.layer))
+        if robustness:
+            further.append(robustness.figures(scene.image_rgb, answer.explained))
         sanity = self.sanity.get((contender.method, contender.layer))
         if sanity:
             further.append(sanity.figures(scene.image_rgb, answer.explained, scene.predictions))

@@ -122,6 +122,9 @@ class Evaluation:
     sanity: bool = option(
         False, "also compare with maps of shuffled weights, and of the second class (slow)", group="measuring"
     )
+    robustness: bool = option(
+        False, "also how far maps move under small noise, flips and shifts by a few pixels (slow)", group="measuring"
+    )
     seed: int = option(0, "of all that is drawn at random", group="measuring", type=int, metavar="N")
     batch_size: int | None = option(
         None, "images in one pass (default: by device)", group="measuring", type=int, metavar="N"

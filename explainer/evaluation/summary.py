@@ -43,10 +43,11 @@ class Figure:
     digits: int = 3
 
 
-FAITH, PLACE, SANITY, COST = GROUPS = (
+FAITH, PLACE, SANITY, STEADY, COST = GROUPS = (
     "Does the score follow the heatmap?",
     "Where does it lie?",
     "Does it depend on what was learnt?",
+    "Does it stay when the picture hardly changes?",
     "What does it cost?",
 )
 RANDOMISED = ("head", "neck", "all")
@@ -91,6 +92,22 @@ FIGURES = {
         SANITY, "Spearman class", "lower", "of the heatmaps for the first and the second class of a box"
     ),
     "ssim_class": Figure(SANITY, "SSIM class", "lower", "of the heatmaps for the first and the second class of a box"),
+    "max_sensitivity": Figure(
+        STEADY,
+        "max sensitivity",
+        "lower",
+        "how far the map moves under noise of a few levels, at most, over its length",
+    ),
+    "mean_sensitivity": Figure(STEADY, "mean sensitivity", "lower", "the same on average"),
+    "repeat_flip": Figure(
+        STEADY, "repeat flip", "higher", "correlation with the map of the mirrored picture, mirrored back"
+    ),
+    "repeat_shift": Figure(
+        STEADY,
+        "repeat shift",
+        "higher",
+        "correlation with the maps of the picture shifted by a few pixels, shifted back",
+    ),
     "milliseconds": Figure(COST, "ms", "lower", "for the explanation, per detection", 1),
     "passes": Figure(COST, "passes", "lower", "forward passes for the explanation, by multiply-adds, per detection", 2),
     "passes_per_image": Figure(COST, "passes per image", "lower", "the same for all detections of an image", 2),

@@ -222,14 +222,29 @@ def test_several_layers_and_fusions_are_evaluated_each_by_itself(command):
 
 def test_the_costly_figures_come_when_asked_for(command):
     _, folder = command(
-        "--nosave", "--road", "--sanity", "--fraction", "0.4", "--method", "EigenCAM", "--max-det-per-image", "2"
+        "--nosave",
+        "--road",
+        "--sanity",
+        "--robustness",
+        "--fraction",
+        "0.4",
+        "--method",
+        "EigenCAM",
+        "--max-det-per-image",
+        "2",
     )
     rows = rows_of(folder)
     assert len({row["image"] for row in rows}) == 1
     for row in rows:
         assert abs(float(row["road"])) <= 1
+        assert row["max_sensitivity"] == "" or row["method"] not in TRIVIAL
+    for row in (row for row in rows if row["max_sensitivity"]):
+        assert 0 <= float(row["mean_sensitivity"]) <= float(row["max_sensitivity"])
+        assert abs(float(row["repeat_flip"])) <= 1
+        assert abs(float(row["repeat_shift"])) <= 1
     # What reads activations alone does not notice another head, nor another class.
     eigen = [row for row in rows if row["method"] == "EigenCAM"]
+    assert all(row["max_sensitivity"] for row in eigen)
     assert {row["spearman_head"] for row in eigen} == {row["ssim_class"] for row in eigen} == {"1"}
     assert all(abs(float(row["spearman_all"])) < 0.99 for row in eigen)
 
