@@ -25,7 +25,6 @@ from explainer.methods.black_box import (
     enlarged,
     hidden_image,
     reliability,
-    significant_slopes,
 )
 from explainer.methods.catalogue import METHODS
 from explainer.methods.masks import grid_masks
@@ -123,21 +122,6 @@ def test_where_masks_happen_to_be_dense_says_nothing_about_a_score_that_does_not
     np.testing.assert_allclose(covariances(sums), 0, atol=1e-12)
 
 
-def test_a_slope_that_stands_out_is_nearly_that_of_a_line_through_the_scores_and_noise_is_zero():
-    generator = np.random.default_rng(0)
-    masks = generator.random((200, 1, 4))
-    scores = np.stack([0.6 * masks[:, 0, 0] - 0.4 * masks[:, 0, 1], generator.random(200)], axis=1)
-    sums = Sums.zeros(2, (1, 4))
-    sums.add(masks, scores)
-    found = significant_slopes(sums)[:, 0]
-    lines = [np.polyfit(masks[:, 0, x], scores[:, 0], 1)[0] for x in range(2)]
-    # A little of the variance is added to every cell's own, 1/12.
-    np.testing.assert_allclose(found[0, :2], np.multiply(lines, (1 / 12) / (1 / 12 + 0.01)), atol=0.03)
-    assert np.abs(found[0, 2:]).max() < 0.1
-    assert np.abs(found[1]).max() < 0.05
-    assert (found[1] == 0).sum() >= 2
-
-
 def test_the_reliability_of_the_noisiest_map_counts():
     generator = np.random.default_rng(0)
     signal, noise = generator.normal(size=(1, 200, 200)), generator.normal(size=(2, 1, 200, 200))
@@ -196,6 +180,18 @@ def test_the_seed_decides(method):
     first, again, other = (cams(explained(method, seed=seed)) for seed in (0, 0, 1))
     assert (first == again).all()
     assert np.abs(first - other).max() > 0.1 * np.abs(first).max()
+
+
+def test_a_focused_map_ends_softly_at_half_a_box_around_its_box():
+    evidence, _ = brightness_evidence(FocusedGrids)
+    cam = evidence.at(0, ())[0][0, 0]
+    x1, y1, x2, y2 = (side / FocusedGrids.cell for side in BrightnessDetector.box)
+    y, x = np.mgrid[: cam.shape[0], : cam.shape[1]] + 0.5
+    far = (np.abs(x - (x1 + x2) / 2) > 0.75 * (x2 - x1) + 1) | (np.abs(y - (y1 + y2) / 2) > 0.75 * (y2 - y1) + 1)
+    inside = (np.abs(x - (x1 + x2) / 2) < 0.3 * (x2 - x1)) & (np.abs(y - (y1 + y2) / 2) < 0.3 * (y2 - y1))
+    assert far.sum() > 20
+    assert (cam[far] == 0).all()
+    assert (cam[inside] > 0).all()
 
 
 def test_the_passes_end_when_the_maps_have_converged():
