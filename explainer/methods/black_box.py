@@ -100,6 +100,10 @@ class MaskedPasses(Evidence):
         """Return the maps (D, h, w) that sums over masks amount to."""
         raise NotImplementedError
 
+    def part_shown(self, maps: np.ndarray) -> np.ndarray:
+        """Return what is shown of the maps (D, h, w) in the end: all of them."""
+        return maps
+
     @cached_property
     def maps(self) -> np.ndarray:
         """The maps, float32 (D, h, w), once they have converged or there were enough masks; `note` says how many."""
@@ -114,7 +118,7 @@ class MaskedPasses(Evidence):
                 tried += len(batch)
                 found = reliability(*map(self.estimate, halves)) if tried >= 2 * PASSES_PER_LOOK else 0.0
             self.note = f"{tried} of {self.most} masks, reliability {found:.2f}"
-            return np.float32(self.estimate(halves[0] + halves[1]))
+            return np.float32(self.part_shown(self.estimate(halves[0] + halves[1])))
 
     @cached_property
     def hidden(self) -> Tensor:
@@ -169,8 +173,12 @@ class FocusedGrids(MaskedPasses):
         return focused_masks(self.size, self.boxes, self.knots, self.settings.mask_p, self.settings.seed)
 
     def estimate(self, sums: Sums) -> np.ndarray:
-        """Return the covariances around each box."""
-        return covariances(sums) * self.around
+        """Return the covariances."""
+        return covariances(sums)
+
+    def part_shown(self, maps: np.ndarray) -> np.ndarray:
+        """Return the maps around their boxes. That they are zero elsewhere must not pass for converged."""
+        return maps * self.around
 
     @cached_property
     def around(self) -> np.ndarray:

@@ -194,6 +194,16 @@ def test_a_focused_map_ends_softly_at_half_a_box_around_its_box():
     assert (cam[inside] > 0).all()
 
 
+def test_that_a_focused_map_is_zero_elsewhere_does_not_end_the_passes_sooner(monkeypatch):
+    compared = []
+    monkeypatch.setattr(black_box, "reliability", lambda *maps: compared.append(maps) or 0.0)
+    evidence, _ = brightness_evidence(FocusedGrids, masks=60)
+    shown = evidence.at(0, ())[0][0, 0]
+    assert len(compared) == 2
+    assert (shown == 0).any()
+    assert all((maps != 0).all() for pair in compared for maps in pair)
+
+
 def test_the_passes_end_when_the_maps_have_converged():
     evidence, detector = brightness_evidence(FocusedGrids, masks=2000, grid=4)
     evidence.at(0, ())
