@@ -6,8 +6,7 @@ from math import ceil
 import numpy as np
 import pandas as pd
 
-from explainer.evaluation.options import GAUSSIAN
-from explainer.evaluation.summary import ALL_DETECTIONS, COST, DECISIVE, FIGURES, MUST_BEAT
+from explainer.evaluation.summary import ALL_DETECTIONS, COST, DECISIVE, FIGURES, MUST_BEAT, strongest_baseline
 from explainer.files.sources import read_image
 from explainer.pictures.sheets import Tile, detection_tile, detection_title, sheet
 
@@ -22,7 +21,7 @@ BETTER = {"higher": "higher is better", "lower": "lower is better", "": ""}
 
 
 def curve_chart(rows: pd.DataFrame, summary: pd.DataFrame) -> np.ndarray:
-    """Return the deletion and insertion curves of each contender: mean, middle half, and those of the Gaussian dashed."""
+    """Return the deletion and insertion curves of each contender: mean, middle half, and dashed the strongest baseline's."""
     from matplotlib.figure import Figure
 
     order = [(row.method, row.layer) for row in summary[summary.split == ALL_DETECTIONS].itertuples()]
@@ -31,10 +30,11 @@ def curve_chart(rows: pd.DataFrame, summary: pd.DataFrame) -> np.ndarray:
     figure = Figure(figsize=(3.1 * columns + 0.5, 2.6 * lines + 0.7), dpi=DOTS_PER_INCH, layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flatten()
     by_contender = dict(iter(rows.groupby(["method", "layer"], sort=False)))
+    strongest = strongest_baseline(summary)
     for panel, pair in zip(panels, order, strict=False):
         for column, colour in (("deletion_curve", DELETION), ("insertion_curve", INSERTION)):
             draw_curve(panel, curves_of(by_contender[pair], column), colour, column.removesuffix("_curve"))
-            reference = curves_of(by_contender[GAUSSIAN, ""], column).mean(axis=0)
+            reference = curves_of(by_contender[strongest], column).mean(axis=0)
             panel.plot(shares(reference), reference, color=colour, linestyle="--", linewidth=0.9)
         panel.set_title(contender_title(*pair), fontsize=9)
     for panel in panels[len(order) :]:
@@ -42,7 +42,7 @@ def curve_chart(rows: pd.DataFrame, summary: pd.DataFrame) -> np.ndarray:
     panels[0].legend(fontsize=7, loc="center right")
     figure.supxlabel("share of pixels deleted or inserted", fontsize=9)
     figure.supylabel("score, 1 for the whole image", fontsize=9)
-    figure.suptitle(f"mean and middle half; dashed: {GAUSSIAN}", fontsize=9)
+    figure.suptitle(f"mean and middle half; dashed: {contender_title(*strongest)}", fontsize=9)
     return as_rgb(figure)
 
 

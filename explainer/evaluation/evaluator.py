@@ -1,4 +1,4 @@
-"""Figures for the heatmaps of an image's detections, by all that takes part: the methods, and a blob that explains nothing.
+"""Figures for the heatmaps of an image's detections, by all that takes part: the methods, and heatmaps that explain nothing.
 
 It touches no files.
 """
@@ -17,14 +17,16 @@ from explainer.detectors.predictions import Detection, Predictions
 from explainer.detectors.weights import detector_of, open_model
 from explainer.evaluation.cost import Cost, Meter
 from explainer.evaluation.faithfulness import Curves, Perturbation, Protocol, road
-from explainer.evaluation.options import GAUSSIAN, Evaluation
+from explainer.evaluation.options import Evaluation
+from explainer.evaluation.robustness import Robustness
 from explainer.evaluation.sanity import Sanity, shuffled_copies
 from explainer.explain import Explainer
 from explainer.explanation import DetectionExplanation
 from explainer.files.labels import Box, Label, boxes_of
 from explainer.maps import measures
 from explainer.maps.heatmaps import pixels_in_box
-from explainer.maps.measures import Region, area_under, confidence_drop, gaussian_in_box
+from explainer.maps.measures import Region, area_under, confidence_drop
+from explainer.maps.trivial import TRIVIAL
 from explainer.methods.black_box import batch_size
 from explainer.settings import Settings
 from explainer.subjects import OVERLAP_OF_A_HIT, overlaps
@@ -68,18 +70,21 @@ class ByExplainer:
         )
 
 
-class GaussianBox:
-    """A Gaussian on the detected box: what is known before anything is explained."""
+class Trivially:
+    """One of the heatmaps that explain nothing, by its name: what is known before anything is explained."""
 
-    method, layer = GAUSSIAN, ""
+    layer = ""
+
+    def __init__(self, name: str):
+        self.method, self.map = name, TRIVIAL[name]
 
     def __call__(self, image_rgb: np.ndarray, detections: Sequence[Detection]) -> Answer:
         """Return the heatmaps of an image's detections."""
-        maps = [gaussian_in_box(found.xyxy, image_rgb.shape[:2]) for found in detections]
+        maps = [self.map(image_rgb, found.xyxy) for found in detections]
         return Answer(maps, [""] * len(maps), len(maps))
 
 
-Contender = ByExplainer | GaussianBox
+Contender = ByExplainer | Trivially
 
 
 @dataclass(frozen=True)
@@ -178,9 +183,11 @@ class Evaluator:
         copies = shuffled_copies(self.detector, options.seed) if options.sanity else {}
         self.meter = Meter(self.detector, copies.values())
         random, *methods = [ByExplainer(self.detector, layer, settings) for layer, settings in ways]
-        self.contenders: list[Contender] = [random, GaussianBox(), *methods]
+        self.contenders: list[Contender] = [random, *map(Trivially, TRIVIAL), *methods]
         self.reference = random.explainer
         checked = (random, *methods) if copies else ()
+        measured = (random, *methods) if options.robustness else ()
+        self.robustness = {(e.method, e.layer): Robustness(e.explainer, options.seed) for e in measured}
         self.sanity = {(each.method, each.layer): Sanity(each.explainer, copies) for each in checked}
 
     def __call__(
@@ -253,6 +260,9 @@ class Evaluator:
         further: list[Sequence[Row]] = []
         if self.options.road:
             further.append([{"road": value} for value in road(perturbation, answer.heatmaps, each)])
+        robustness = self.robustness.get((contender.method, contender.layer))
+        if robustness:
+            further.append(robustness.figures(scene.image_rgb, answer.explained))
         sanity = self.sanity.get((contender.method, contender.layer))
         if sanity:
             further.append(sanity.figures(scene.image_rgb, answer.explained, scene.predictions))

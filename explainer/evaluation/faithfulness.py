@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from threading import Lock
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch.nn.functional import interpolate
 
 from explainer.detectors.predictions import Predictions
 from explainer.maps.heatmaps import Letterbox
+from explainer.maps.imputation import filled_from_neighbours
 from explainer.methods.black_box import GREY, blur
 from explainer.methods.targets import normalised, similarities, similarities_in_image
 from utils.general import xywh2xyxy
@@ -26,10 +26,12 @@ Predict = Callable[[Tensor], Predictions]
 
 # Of the pixels that ROAD takes away.
 SHARES = (0.2, 0.4, 0.6, 0.8)
+# Values of a heatmap that are told apart, and what the largest counts as at least.
+LEVELS, SMALLEST = 2**20, float(np.finfo(np.float32).tiny)
 # Missing pixels are the unknowns of one linear system, which is solved on a grid with this longer side.
 GRID_SIDE = 160
-# The library draws from the generator of the whole process: one thread at a time may seed it.
-SEEDING = Lock()
+# Standard deviation of the noise on imputed pixels, in values of 0..1.
+NOISE = 0.01
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Protocol:
                 replace a blur
     steps       how many equal parts the pixels are taken in
     batch_size  images in one pass of the network
-    seed        of the order of pixels that a heatmap does not tell apart
+    seed        of the noise of ROAD's imputation; nothing else is drawn at random
     """
 
     deletion: str = "zero"
@@ -157,13 +159,13 @@ class Perturbation:
     def order(self, heatmap: np.ndarray) -> Tensor:
         """Return how many of the content's pixels are hotter, int64 (height, width), for each of them.
 
-        Equal values are taken in a random order, always the same, so that a flat map prefers no place.
+        Equal values are taken as `hottest_first` has it.
         """
-        flat = self._on_input(heatmap)[self.letterbox.content_pixels].flatten()
-        hottest_first = self._shuffle[descending(flat[self._shuffle]).to(flat.device)]
-        order = torch.empty_like(hottest_first)
-        order[hottest_first] = torch.arange(len(order), device=order.device)
-        return order.view(self.letterbox.content_size)
+        rows, columns = self.letterbox.content_pixels
+        sequence = hottest_first(self._on_input(heatmap)[rows, columns].cpu().numpy())
+        order = np.empty_like(sequence)
+        order[sequence] = np.arange(len(order))
+        return torch.from_numpy(order).to(self.image.device).view(self.letterbox.content_size)
 
     def replaced(self, change: Callable[[Tensor], Tensor]) -> Tensor:
         """Return a copy of the image (1, 3, h, w) whose content went through `change`; the padding stays."""
@@ -171,13 +173,6 @@ class Perturbation:
         copy = self.image.clone()
         copy[:, :, rows, columns] = change(copy[:, :, rows, columns])
         return copy
-
-    @cached_property
-    def _shuffle(self) -> Tensor:
-        """The content's pixels in a random order."""
-        height, width = self.letterbox.content_size
-        order = torch.randperm(height * width, generator=torch.Generator().manual_seed(self.protocol.seed))
-        return order.to(self.image.device)
 
     def _on_input(self, heatmap: np.ndarray) -> Tensor:
         """Return a heatmap of the content as one of the input (h, w), zero in the padding."""
@@ -191,51 +186,82 @@ class Perturbation:
         return whole
 
 
-def descending(values: Tensor) -> Tensor:
-    """Return the indices (N,), int64, that sort values (N,), the largest first, equal ones as they come.
+def hottest_first(heatmap: np.ndarray) -> np.ndarray:
+    """Return the indices (h * w,), int64, of the pixels of a heatmap (h, w) in the order in which they are taken.
 
-    The bits of a positive float32 are ordered as it is, those of a negative one the other way round. With the index behind
-    them they are integers to be sorted, which takes a fraction of the time of a stable sort.
+    The hottest first. Values are told apart to a millionth of the largest, since rounding differs by machine. Of equal
+    ones, most of which are zeros in a sharp map, the nearest to what is hot comes first: a pixel without heat by the
+    distance to the nearest one that has some, others by that to the centre of all heat. So a map without contrast is
+    taken from the middle of the picture outwards, and nothing depends on chance. Equal distances: in reading order.
     """
-    bits = (values.float().cpu().numpy() + np.float32(0)).view(np.uint32)
-    falling = np.where(bits >> 31, bits, np.uint32(0x7FFFFFFF) - bits)
-    keys = (falling.astype(np.uint64) << np.uint64(32)) | np.arange(len(bits), dtype=np.uint64)
-    keys.sort()
-    return torch.from_numpy((keys & np.uint64(0xFFFFFFFF)).astype(np.int64))
+    # The sign of the level is that of the value, so that sorting by falling heat is sorting by rising -level.
+    levels = np.rint(np.float64(heatmap) * (LEVELS / max(float(np.abs(heatmap).max()), SMALLEST))).astype(np.int64)
+    return np.lexsort((squared_distance_to_heat(levels).ravel(), -levels.ravel()))
+
+
+def squared_distance_to_heat(levels: np.ndarray) -> np.ndarray:
+    """Return how far each pixel of a map (h, w), int64, lies from what is hot: squares in half pixels, int64.
+
+    Whole numbers, so that pixels at the same distance are known to be at the same distance.
+    """
+    import cv2
+
+    hot = levels > 0
+    to_centre = sum(
+        np.expand_dims(squared_distance_to_centre(np.where(hot, levels, 0).sum(axis=1 - axis)), 1 - axis)
+        for axis in (0, 1)
+    )
+    if not hot.any():
+        return to_centre
+    nearest = cv2.distanceTransform(np.uint8(~hot), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.where(hot, to_centre, 4 * np.rint(np.float64(nearest) ** 2).astype(np.int64))
+
+
+def squared_distance_to_centre(sums: np.ndarray) -> np.ndarray:
+    """Return how far each pixel along an axis lies from the centre of what the sums (N,) hold, in half pixels, squared."""
+    places = 2 * np.arange(len(sums))
+    total = int(sums.sum())
+    centre = round(int(sums @ places) / total) if total else len(sums) - 1
+    return (places - centre) ** 2
 
 
 def road(perturbation: Perturbation, maps: Sequence[np.ndarray], detections: Sequence[int]) -> list[float]:
     """Return, for each heatmap and its detection, half of: score without the coldest less score without the hottest pixels.
 
-    The mean over shares of the pixels, which the library's noisy linear imputation replaces; the whole image scores 1.
+    The mean over shares of the pixels, which noisy linear imputation replaces; the whole image scores 1.
     ROAD, https://arxiv.org/abs/2202.00449.
     """
-    with SEEDING, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(perturbation.protocol.seed)
-        asked = zip(maps, detections, strict=True)
-        left = perturbation.left((image, index) for heatmap, index in asked for image in imputed(perturbation, heatmap))
+    noise, asked = torch.Generator().manual_seed(perturbation.protocol.seed), zip(maps, detections, strict=True)
+    left = perturbation.left(
+        (image, index) for heatmap, index in asked for image in imputed(perturbation, heatmap, noise)
+    )
     hottest, coldest = left.reshape(len(maps), 2, len(SHARES)).mean(axis=2).T
     return ((coldest - hottest) / 2).tolist()
 
 
-def imputed(perturbation: Perturbation, heatmap: np.ndarray) -> Iterator[Tensor]:
+def imputed(perturbation: Perturbation, heatmap: np.ndarray, noise: torch.Generator) -> Iterator[Tensor]:
     """Yield the image without its hottest pixels, for each share of them, then without its coldest."""
     order = perturbation.order(heatmap)
     for rank in (order, order.numel() - 1 - order):
         for share in SHARES:
             missing = rank < share * order.numel()
-            yield perturbation.replaced(lambda content, missing=missing: filled_in(content, missing))
+            yield perturbation.replaced(lambda content, missing=missing: filled_in(content, missing, noise))
 
 
-def filled_in(content: Tensor, missing: Tensor) -> Tensor:
-    """Return an image (1, 3, h, w) whose missing pixels (h, w) are imputed on a coarser grid; the others stay."""
-    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+def filled_in(content: Tensor, missing: Tensor, noise: torch.Generator) -> Tensor:
+    """Return an image (1, 3, h, w) whose missing pixels (h, w) are imputed on a coarser grid; the others stay.
 
+    noise: where the noise on the imputed ones is drawn from, without which a network could tell how smooth they are.
+    """
     height, width = missing.shape
     scale = min(GRID_SIDE / max(height, width), 1)
     size = max(round(height * scale), 1), max(round(width * scale), 1)
-    known = interpolate((~missing)[None, None].float(), size, mode="area")[0, 0] >= 0.5
-    coarse = interpolate(content.float(), size, mode="area")[0]
-    filled = NoisyLinearImputer()(coarse.cpu(), known.float().cpu())
-    smooth = interpolate(filled[None], (height, width), mode="bilinear")
+    known = (interpolate((~missing)[None, None].float(), size, mode="area")[0, 0] >= 0.5).cpu()
+    coarse = interpolate(content.float(), size, mode="area")[0].cpu()
+    filled = filled_from_neighbours(coarse.permute(1, 2, 0).contiguous().numpy(), known.numpy())
+    # Colour by colour, as the library draws it.
+    filled[~known.numpy()] += NOISE * torch.randn(3, int((~known).sum()), generator=noise).T.numpy()
+    smooth = interpolate(
+        torch.from_numpy(filled).permute(2, 0, 1)[None].to(content.device), (height, width), mode="bilinear"
+    )
     return torch.where(missing, smooth.to(content), content)

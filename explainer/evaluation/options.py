@@ -6,8 +6,9 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
-from explainer.detectors.weights import with_suffix
+from explainer.detectors.weights import bundled_demo, with_suffix
 from explainer.errors import UsageError, unknown
+from explainer.maps.trivial import TRIVIAL
 from explainer.methods.catalogue import FUSIONS, METHODS
 from explainer.settings import (
     MAX_MEGAPIXELS,
@@ -26,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DELETIONS = ("zero", "grey", "blur")
 # The method that stands for no method at all; it is part of every evaluation.
 RANDOM = "RandomCAM"
-# What takes part in every evaluation, too: a Gaussian on the box, known before anything is explained.
-GAUSSIAN = "GaussianBox"
+# What takes part in every evaluation, as methods and layers: what explains nothing, and must not win.
+BASELINES_OF_ALL = ((RANDOM, "auto"), *((name, "") for name in TRIVIAL))
 # In place of the names of all methods.
 EVERY = "all"
 
@@ -38,14 +39,26 @@ def as_in_settings(name: str, *, group: str):
     return field(default=entry.default, metadata={**entry.metadata, "group": group})
 
 
+def asked_or_demo(weights, data, root: Path = ROOT) -> tuple:
+    """Return the weights and the data to evaluate: of a command without both those of the demo, where the tree has one."""
+    demo = bundled_demo(root)
+    if weights is None and data is None and demo is not None:
+        return demo
+    return root / "yolov5s.pt" if weights is None else weights, root / "data/coco128.yaml" if data is None else data
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(OnCluster):
     """One run of the command. Checked when built; names are stored in their canonical spelling."""
 
     GROUPS: ClassVar = ("model and data", "method", "measuring", "black box", "output", "cluster")
 
-    weights: str | tuple = option(
-        ROOT / "yolov5s.pt", "checkpoint, or several for an ensemble", group="model and data", nargs="+", metavar="FILE"
+    weights: str | tuple | None = option(
+        None,
+        "checkpoint, or several for an ensemble; without it and --data the bundled demo, else yolov5s.pt",
+        group="model and data",
+        nargs="+",
+        metavar="FILE",
     )
     arch: str | None = option(
         None,
@@ -53,9 +66,10 @@ class Evaluation(OnCluster):
         group="model and data",
         metavar="NAME",
     )
-    data: str = option(
-        ROOT / "data/coco128.yaml",
-        "dataset YAML, or a folder, a .txt list or a single image; labels beside them are used",
+    data: str | None = option(
+        None,
+        "dataset YAML, or a folder, a .txt list or a single image; labels beside them are used; without it and --weights "
+        "the bundled demo, else data/coco128.yaml",
         group="model and data",
     )
     method: str | tuple = option(
@@ -109,6 +123,9 @@ class Evaluation(OnCluster):
     sanity: bool = option(
         False, "also compare with maps of shuffled weights, and of the second class (slow)", group="measuring"
     )
+    robustness: bool = option(
+        False, "also how far maps move under small noise, flips and shifts by a few pixels (slow)", group="measuring"
+    )
     seed: int = option(0, "of all that is drawn at random", group="measuring", type=int, metavar="N")
     batch_size: int | None = option(
         None, "images in one pass (default: by device)", group="measuring", type=int, metavar="N"
@@ -139,6 +156,8 @@ class Evaluation(OnCluster):
         set_field(self, "method", checked_methods(self))
         set_field(self, "layer", tuple(dict.fromkeys(map(str, as_tuple(self.layer)))))
         set_field(self, "fuse", tuple(dict.fromkeys(as_tuple(self.fuse))))
+        for name, value in zip(("weights", "data"), asked_or_demo(self.weights, self.data), strict=True):
+            set_field(self, name, value)
         check_fraction("fraction", self.fraction)
         check_positive("max-megapixels", self.max_megapixels)
         for entry in as_tuple(self.weights):

@@ -13,8 +13,9 @@ from explainer.maps.heatmaps import peak
 
 Region = np.ndarray | tuple[slice, slice]
 
-# Structural similarity, as Wang et al. set it: standard deviation of the window in pixels, and two small constants.
-WINDOW_SIGMA, STABLE_MEAN, STABLE_VARIANCE = 1.5, 0.01**2, 0.03**2
+# Structural similarity, as Wang et al. set it: standard deviation and half the side of the window in pixels, and two small
+# constants.
+WINDOW_SIGMA, HALF_WINDOW, STABLE_MEAN, STABLE_VARIANCE = 1.5, 5, 0.01**2, 0.03**2
 
 
 def area_under(curve: Sequence[float]) -> float:
@@ -57,10 +58,14 @@ def enrichment(heatmap: np.ndarray, region: Region) -> float | None:
 def object_discrimination(heatmap: np.ndarray, own: Region, others: Sequence[Region]) -> float | None:
     """Return how much of what lies on objects lies on others than the explained one, 0..1: lower is better.
 
-    The object discrimination index of ODAM, https://arxiv.org/abs/2304.06354. What lies where objects overlap
-    counts for each of them. None where there is no other object.
+    The object discrimination index of ODAM, https://arxiv.org/abs/2304.06354: the others are one region, their union without
+    what the explained one covers itself, so that no pixel counts twice. None where there is no other object.
     """
-    on_own, on_others = (sum(float(heatmap[r].sum(dtype=np.float64)) for r in regions) for regions in ([own], others))
+    elsewhere = np.zeros(heatmap.shape, bool)
+    for region in others:
+        elsewhere[region] = True
+    elsewhere[own] = False
+    on_own, on_others = (float(heatmap[region].sum(dtype=np.float64)) for region in (own, elsewhere))
     return on_others / (on_own + on_others) if len(others) and on_own + on_others > 0 else None
 
 
@@ -115,11 +120,15 @@ def average_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def structural_similarity(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the mean structural similarity of two maps with values in 0..1, -1..1, https://doi.org/10.1109/TIP.2003.819861."""
+    """Return the mean structural similarity of two maps with values in 0..1, -1..1, https://doi.org/10.1109/TIP.2003.819861.
+
+    The mean is taken where the window lies inside the maps, as Wang et al. and scikit-image have it; all over an axis that is
+    shorter than the window.
+    """
     import cv2
 
     def smooth(array: np.ndarray) -> np.ndarray:
-        return cv2.GaussianBlur(array, (11, 11), WINDOW_SIGMA)
+        return cv2.GaussianBlur(array, (2 * HALF_WINDOW + 1,) * 2, WINDOW_SIGMA)
 
     a, b = np.float64(first), np.float64(second)
     mean_a, mean_b = smooth(a), smooth(b)
@@ -127,7 +136,10 @@ def structural_similarity(first: np.ndarray, second: np.ndarray) -> float:
     covariance = smooth(a * b) - mean_a * mean_b
     closeness = (2 * mean_a * mean_b + STABLE_MEAN) / (mean_a**2 + mean_b**2 + STABLE_MEAN)
     structure = (2 * covariance + STABLE_VARIANCE) / (variance_a + variance_b + STABLE_VARIANCE)
-    return float((closeness * structure).mean())
+    inside = tuple(
+        slice(HALF_WINDOW, side - HALF_WINDOW) if side > 2 * HALF_WINDOW else slice(None) for side in a.shape
+    )
+    return float((closeness * structure)[inside].mean())
 
 
 def bootstrap_interval(
@@ -143,17 +155,3 @@ def bootstrap_interval(
     means = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def gaussian_in_box(xyxy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return a Gaussian on a box in pixels as a heatmap (height, width), float32 in 0..1: a blob that explains nothing.
-
-    Its standard deviations are a quarter of the box's sides, so that about nine tenths of it lie inside.
-    """
-    x1, y1, x2, y2 = np.asarray(xyxy, dtype=np.float64)
-    bells = [
-        np.exp(-8 * ((np.arange(cells) + 0.5 - (low + high) / 2) / max(high - low, 1e-9)) ** 2)
-        for cells, low, high in zip(size, (y1, x1), (y2, x2), strict=True)
-    ]
-    blob = np.outer(*bells)
-    return np.float32(blob / blob.max()) if blob.max() > 0 else np.zeros(size, np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 
 from explainer.detectors.detector import IMAGE, Detector, Layers, Place
 from explainer.methods.evidence import Evidence
-from explainer.methods.masks import focused_masks, grid_masks
+from explainer.methods.masks import focused_masks, grid_masks, surroundings
 from explainer.methods.targets import BoxesTarget
 
 if TYPE_CHECKING:
@@ -36,10 +36,6 @@ PASSES_PER_LOOK = 20
 ENOUGH = 0.95
 # Images at once: a CPU is fastest with one, whose activations stay in its cache.
 BATCH_ON_CPU, BATCH_ON_GPU = 1, 32
-# Added to the variance of a cell that hardly any mask changes.
-LEAST_VARIANCE = 0.01
-# Slopes within so many standard errors of zero count as zero.
-STANDARD_ERRORS = 2
 
 
 class MaskedPasses(Evidence):
@@ -104,6 +100,10 @@ class MaskedPasses(Evidence):
         """Return the maps (D, h, w) that sums over masks amount to."""
         raise NotImplementedError
 
+    def part_shown(self, maps: np.ndarray) -> np.ndarray:
+        """Return what is shown of the maps (D, h, w) in the end: all of them."""
+        return maps
+
     @cached_property
     def maps(self) -> np.ndarray:
         """The maps, float32 (D, h, w), once they have converged or there were enough masks; `note` says how many."""
@@ -118,7 +118,7 @@ class MaskedPasses(Evidence):
                 tried += len(batch)
                 found = reliability(*map(self.estimate, halves)) if tried >= 2 * PASSES_PER_LOOK else 0.0
             self.note = f"{tried} of {self.most} masks, reliability {found:.2f}"
-            return np.float32(self.estimate(halves[0] + halves[1]))
+            return np.float32(self.part_shown(self.estimate(halves[0] + halves[1])))
 
     @cached_property
     def hidden(self) -> Tensor:
@@ -137,9 +137,12 @@ class MaskedPasses(Evidence):
 
 
 class RandomGrids(MaskedPasses):
-    """Masks all over the image, and the mean of what they keep, weighted by the similarity of what is still found.
+    """Masks all over the image, and the covariance of what they keep with the similarity of what is still found.
 
-    D-RISE, https://arxiv.org/abs/2006.03204; the masks are those of RISE, https://arxiv.org/abs/1806.07421.
+    D-RISE, https://arxiv.org/abs/2006.03204; the masks are those of RISE, https://arxiv.org/abs/1806.07421. The paper's map
+    is the mean of the masks, weighted by the similarity. That shows wherever masks happened to be dense, too: the mean
+    similarity times the mean mask is taken off, which leaves the covariance, and tells for from against. Masks hide with
+    the letterbox's grey unless the settings say otherwise; Microsoft's D-RISE hides with black.
     """
 
     cell, masks, grid = 8, 1000, 16
@@ -149,29 +152,43 @@ class RandomGrids(MaskedPasses):
         return grid_masks(self.size, self.knots, self.settings.mask_p, self.settings.seed)
 
     def estimate(self, sums: Sums) -> np.ndarray:
-        """Return the weighted mean of the masks, divided by what a mask keeps on average."""
-        return mean_kept(sums, self.settings.mask_p)
+        """Return the covariances."""
+        return covariances(sums)
 
 
 class FocusedGrids(MaskedPasses):
-    """Masks that are fine or coarse, dense or sparse around each box, and the slopes of the similarity along what they keep.
+    """Masks that are fine or coarse, dense or sparse around each box, and what becomes of the box in its surroundings.
 
-    D-RISE with two changes that let few masks tell much about every detection, small or large. Each box gets a random grid
-    of its own in every mask, coarse or fine by its own size: masks of several resolutions are in the manner of D-CLOSE
-    (https://arxiv.org/abs/2306.02744) and D-CRISP, the closer look at the object in that of BODEM
-    (https://arxiv.org/abs/2303.17249). And the map is no mean of masks, which shows wherever they happened to be dense.
+    The centred D-RISE with two changes that let few masks tell much about every detection, small or large. Each box gets a
+    random grid of its own in every mask, coarse or fine by its own size: masks of several resolutions are in the manner of
+    D-CLOSE (https://arxiv.org/abs/2306.02744) and D-CRISP, the closer look at the object in that of BODEM
+    (https://arxiv.org/abs/2303.17249). And each map ends softly at half a box around its box: farther away a hundred masks
+    show noise, and what speaks for a box from there is left to D-RISE.
     """
 
     cell, masks, grid = 4, 100, 4
 
     def random_masks(self) -> Iterator[np.ndarray]:
         """Yield grids focused on the boxes of the target."""
-        boxes = self.target.boxes_xyxy.cpu().numpy() / self.cell
-        return focused_masks(self.size, boxes, self.knots, self.settings.mask_p, self.settings.seed)
+        return focused_masks(self.size, self.boxes, self.knots, self.settings.mask_p, self.settings.seed)
 
     def estimate(self, sums: Sums) -> np.ndarray:
-        """Return the slopes that stand out from the noise."""
-        return significant_slopes(sums)
+        """Return the covariances."""
+        return covariances(sums)
+
+    def part_shown(self, maps: np.ndarray) -> np.ndarray:
+        """Return the maps around their boxes. That they are zero elsewhere must not pass for converged."""
+        return maps * self.around
+
+    @cached_property
+    def around(self) -> np.ndarray:
+        """How much each cell belongs to the surroundings of each box, float32 (D, h, w) in 0..1."""
+        return surroundings(self.size, self.boxes)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """The boxes of the target (D, 4), xyxy in cells of the masks."""
+        return self.target.boxes_xyxy.cpu().numpy() / self.cell
 
 
 class OneOpenCVThread:
@@ -248,23 +265,19 @@ class Sums:
 
     count     the masks
     masks     of m
-    squares   of m * m
     scores    of s
-    powers    of s * s
     products  of s * m, (D, h, w)
     """
 
     count: int
     masks: np.ndarray
-    squares: np.ndarray
     scores: np.ndarray
-    powers: np.ndarray
     products: np.ndarray
 
     @classmethod
     def zeros(cls, scores: int, size: tuple[int, int]) -> Sums:
         """Return the sums over no masks (h, w) of that size."""
-        return cls(0, np.zeros(size), np.zeros(size), np.zeros(scores), np.zeros(scores), np.zeros((scores, *size)))
+        return cls(0, np.zeros(size), np.zeros(scores), np.zeros((scores, *size)))
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
@@ -273,9 +286,7 @@ class Sums:
         """Add masks (B, h, w) and their scores (B, D), in place."""
         self.count += len(masks)
         self.masks += masks.sum(axis=0, dtype=np.float64)
-        self.squares += np.square(masks).sum(axis=0, dtype=np.float64)
         self.scores += scores.sum(axis=0, dtype=np.float64)
-        self.powers += np.square(scores, dtype=np.float64).sum(axis=0)
         import torch
 
         # By torch: the threads of numpy's matrix product would wait for those that run the network, and cost a pass.
@@ -283,27 +294,10 @@ class Sums:
         self.products += products.view(self.products.shape).numpy()
 
 
-def mean_kept(sums: Sums, keep: float) -> np.ndarray:
-    """Return the maps (D, h, w) of RISE: the mean of s * m, divided by what a mask keeps on average."""
-    return sums.products / (sums.count * keep)
-
-
-def significant_slopes(sums: Sums) -> np.ndarray:
-    """Return maps (D, h, w): by how much each score rises, on average, when a cell is kept that was not.
-
-    That is the slope b of a straight line through the scores, cell by cell. Shrunk by its standard error e to
-    b * max(0, 1 - (k e / b)^2), it is zero where it cannot be told from noise, and nearly b where it stands out: the
-    non-negative garrote, https://doi.org/10.1080/00401706.1995.10484371.
-    """
+def covariances(sums: Sums) -> np.ndarray:
+    """Return the covariance (D, h, w) of each score with what masks keep of each cell: negative where it falls."""
     n = sums.count
-    covariance = sums.products / n - (sums.scores / n)[:, None, None] * (sums.masks / n)
-    of_mask = sums.squares / n - (sums.masks / n) ** 2 + LEAST_VARIANCE
-    of_score = (sums.powers / n - (sums.scores / n) ** 2)[:, None, None]
-    slopes = covariance / of_mask
-    unexplained = (of_score - slopes * covariance).clip(min=0)
-    noise = STANDARD_ERRORS**2 * unexplained / (of_mask * n)
-    squares = slopes**2
-    return slopes * np.where(squares > noise, 1 - noise / np.where(squares > 0, squares, 1), 0)
+    return sums.products / n - (sums.scores / n)[:, None, None] * (sums.masks / n)
 
 
 def reliability(some: np.ndarray, others: np.ndarray) -> float:

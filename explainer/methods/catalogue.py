@@ -271,13 +271,12 @@ METHODS = {
         no_sign="its weights count cells, and are never negative",
     ),
     "DRISE": Method(
-        "mean of random masks, weighted by how much of the detection each leaves (black box, slow)",
+        "random masks, weighted by how much more or less of the detection each leaves than others do (black box, slow)",
         "https://arxiv.org/abs/2006.03204",
         formulas.weighted,
         place=None,
         evidence=RandomGrids,
         target=similarity_target,
-        no_sign="its map is a mean of masks, which is never negative",
         refuses=PREDICTIONS_ALONE,
     ),
     "FocusedRISE": Method(

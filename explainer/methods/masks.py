@@ -86,6 +86,15 @@ def focused_masks(size: tuple[int, int], boxes: np.ndarray, grid: int, keep: flo
         yield mask
 
 
+def surroundings(size: tuple[int, int], boxes: np.ndarray) -> np.ndarray:
+    """Return how much each cell of a mask (h, w) belongs to the window around each box, float32 (D, h, w) in 0..1."""
+    whole = np.zeros((len(boxes), *size), np.float32)
+    for weight, box in zip(whole, boxes, strict=True):
+        window = window_around(box, size)
+        weight[window.rows, window.columns] = window.weight
+    return whole
+
+
 def window_around(box_xyxy: np.ndarray, size: tuple[int, int]) -> Window:
     """Return the window around a box (4,) in cells of a mask (h, w); it may lie outside of it, and be empty."""
     x1, y1, x2, y2 = box_xyxy.tolist()

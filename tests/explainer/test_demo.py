@@ -10,6 +10,8 @@ from fresh_interpreter import IN_STOCK, tree
 from data.scripts.evidence.rendering import CLASSES
 from explainer.command.options import build_options, weights_and_source
 from explainer.detectors.weights import DEMO_COMMAND, bundled_demo, demo_hint
+from explainer.evaluate import run as evaluate
+from explainer.evaluation.options import Evaluation, asked_or_demo
 from explainer.explainer import main, parse_opt
 
 HAS_DEMO = bundled_demo(tree()) is not None
@@ -77,3 +79,23 @@ def test_weights_that_cannot_be_had_are_named_in_a_line_that_leads_to_the_demo(n
     assert error.startswith("explainer: error: ")
     assert name in error
     assert error.endswith(DEMO_COMMAND) or not HAS_DEMO
+
+
+def test_an_evaluation_without_weights_and_data_is_one_of_the_demo(another_tree, tmp_path_factory):
+    demo = another_tree / "data/demo"
+    assert asked_or_demo(None, None, another_tree) == (demo / "demo.pt", demo / "images")
+    assert asked_or_demo("best.pt", None, another_tree) == ("best.pt", another_tree / "data/coco128.yaml")
+    assert asked_or_demo(None, "mine.yaml", another_tree) == (another_tree / "yolov5s.pt", "mine.yaml")
+    bare = tmp_path_factory.mktemp("bare")
+    assert asked_or_demo(None, None, bare) == (bare / "yolov5s.pt", bare / "data/coco128.yaml")
+
+
+@needs_the_demo
+def test_the_demo_is_evaluated_offline_with_its_labels_and_can_be_gone_on_with(no_network, tmp_path):
+    few = {"fraction": 0.1, "steps": 3, "imgsz": 320, "max_det_per_image": 2, "method": "GradCAM", "nosave": True}
+    folder = evaluate(project=tmp_path, **few)
+    rows = pd.read_csv(folder / "detections.csv")
+    assert set(rows["name"]) <= set(CLASSES)
+    assert rows["energy_in_label"].notna().any()
+    assert Evaluation().weights == tree() / "data/demo/demo.pt"
+    assert evaluate(resume=str(folder)) == folder

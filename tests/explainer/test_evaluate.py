@@ -22,10 +22,12 @@ from explainer.evaluate import main, parse_opt, run
 from explainer.evaluation import results
 from explainer.evaluation.options import Evaluation
 from explainer.evaluation.summary import FIGURES
+from explainer.maps.trivial import TRIVIAL
 from explainer.methods.catalogue import METHODS
 
 QUICK = ["--imgsz", "96", "--conf-thres", "0.05", "--steps", "4", "--max-det-per-image", "3"]
-NAMES = {("RandomCAM", "auto"), ("GaussianBox", ""), ("GradCAM", "auto"), ("LayerCAM", "auto")}
+BASELINES = {("RandomCAM", "auto"), *((name, "") for name in TRIVIAL)}
+NAMES = BASELINES | {("GradCAM", "auto"), ("LayerCAM", "auto")}
 COST = {"milliseconds", "memory"}
 
 
@@ -70,16 +72,16 @@ def without_cost(rows):
     return [{name: value for name, value in row.items() if name not in COST} for row in rows]
 
 
-def test_each_detection_has_a_row_for_each_method_and_both_baselines(finished):
+def test_each_detection_has_a_row_for_each_method_and_each_baseline(finished):
     rows = rows_of(finished)
     assert {(row["method"], row["layer"]) for row in rows} == NAMES
     detections = {(row["image"], row["row"]) for row in rows}
-    assert len(rows) == len(NAMES) * len(detections) == 4 * 3 * 3
+    assert len(rows) == len(NAMES) * len(detections) == 9 * 3 * 3
     for row in rows:
         assert float(row["overall"]) == pytest.approx(float(row["insertion"]) - float(row["deletion"]), abs=1e-4)
         assert len(row["deletion_curve"].split()) == 5
         assert 0 <= float(row["energy_in_box"]) <= 1
-        assert row["passes_per_image"] == ("0" if row["method"] == "GaussianBox" else "1")
+        assert row["passes_per_image"] == ("0" if row["method"] in TRIVIAL else "1")
 
 
 def test_the_table_has_a_line_for_each_method_and_split_with_intervals(finished):
@@ -107,7 +109,7 @@ def test_without_labels_there_are_no_figures_about_labels(finished):
 
 def test_plots_and_examples_are_pictures(finished):
     names = ["curves.png", "figures.png", "cost.png"]
-    names += [f"examples/{name}.jpg" for name in ("RandomCAM_auto", "GaussianBox", "GradCAM_auto", "LayerCAM_auto")]
+    names += [f"examples/{name}.jpg" for name in ("RandomCAM_auto", *TRIVIAL, "GradCAM_auto", "LayerCAM_auto")]
     for name in names:
         assert cv2.imread(str(finished / name)).std() > 0, name
 
@@ -211,8 +213,7 @@ def test_several_layers_and_fusions_are_evaluated_each_by_itself(command):
     )
     found = {(row["method"], row["layer"]): row["read"] for row in rows_of(folder)}
     assert set(found) == {
-        ("RandomCAM", "auto"),
-        ("GaussianBox", ""),
+        *BASELINES,
         ("FullGrad", "auto"),
         *(("LayerCAM", f"{layer} {fuse}") for layer in ("4", "4,7") for fuse in ("mean", "product")),
     }
@@ -221,14 +222,29 @@ def test_several_layers_and_fusions_are_evaluated_each_by_itself(command):
 
 def test_the_costly_figures_come_when_asked_for(command):
     _, folder = command(
-        "--nosave", "--road", "--sanity", "--fraction", "0.4", "--method", "EigenCAM", "--max-det-per-image", "2"
+        "--nosave",
+        "--road",
+        "--sanity",
+        "--robustness",
+        "--fraction",
+        "0.4",
+        "--method",
+        "EigenCAM",
+        "--max-det-per-image",
+        "2",
     )
     rows = rows_of(folder)
     assert len({row["image"] for row in rows}) == 1
     for row in rows:
         assert abs(float(row["road"])) <= 1
+        assert row["max_sensitivity"] == "" or row["method"] not in TRIVIAL
+    for row in (row for row in rows if row["max_sensitivity"]):
+        assert 0 <= float(row["mean_sensitivity"]) <= float(row["max_sensitivity"])
+        assert abs(float(row["repeat_flip"])) <= 1
+        assert abs(float(row["repeat_shift"])) <= 1
     # What reads activations alone does not notice another head, nor another class.
     eigen = [row for row in rows if row["method"] == "EigenCAM"]
+    assert all(row["max_sensitivity"] for row in eigen)
     assert {row["spearman_head"] for row in eigen} == {row["ssim_class"] for row in eigen} == {"1"}
     assert all(abs(float(row["spearman_all"])) < 0.99 for row in eigen)
 
@@ -343,7 +359,7 @@ def test_a_file_of_options_is_not_trusted_with_the_checkpoint_that_it_names(fini
 def test_another_run_in_the_same_folder_starts_afresh(command):
     _, folder = command("--nosave", "--method", "GradCAM")
     command("--nosave", "--exist-ok", "--method", "LayerCAM", "--deletion", "zero")
-    assert {row["method"] for row in rows_of(folder)} == {"RandomCAM", "GaussianBox", "LayerCAM"}
+    assert {row["method"] for row in rows_of(folder)} == {"RandomCAM", *TRIVIAL, "LayerCAM"}
 
 
 def test_command_and_run_have_the_same_options_and_defaults():
@@ -355,7 +371,7 @@ def test_run_takes_the_same_options_and_returns_the_folder(weights, photos, tmp_
     common = {"imgsz": 96, "conf_thres": 0.05, "steps": 2, "max_det_per_image": 1, "nosave": True}
     folder = run(weights=weights, data=photos, project=tmp_path / "out", method="GradCAM", **common)
     assert folder == tmp_path / "out/exp"
-    assert len(rows_of(folder)) == 3 * 3
+    assert len(rows_of(folder)) == 3 * (len(BASELINES) + 1)
     with pytest.raises(UsageError, match="unknown option 'methods'"):
         run(methods="GradCAM")
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from scenes import confident_detector, picture
 
 from explainer.detectors.predictions import Predictions
 from explainer.detectors.yolov5 import YOLOv5
-from explainer.evaluation.faithfulness import GREY, Perturbation, Protocol, descending, filled_in
+from explainer.evaluation.faithfulness import GREY, Perturbation, Protocol, filled_in, hottest_first
 from explainer.maps.heatmaps import Letterbox
 from explainer.methods.targets import similarities
 
@@ -40,11 +41,40 @@ def test_the_hottest_pixels_go_first_and_the_padding_never():
     assert step[2:10].flatten().tolist() == [4] * 24 + [3] * 24 + [2] * 24 + [1] * 24
 
 
-def test_a_flat_map_prefers_no_place_and_is_taken_in_the_same_order_each_time():
-    step = white(steps=2).step_of_pixel(np.zeros((8, 12), np.float32))
-    assert (step == white(steps=2).step_of_pixel(np.zeros((8, 12), np.float32))).all()
-    assert (step != white(steps=2, seed=1).step_of_pixel(np.zeros((8, 12), np.float32))).any()
-    assert 12 < (step[2:10, :6] == 1).sum() < 36
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_flat_map_is_taken_from_the_middle_outwards_whatever_the_seed(value):
+    flat = np.full((8, 12), value, np.float32)
+    step = white(steps=4).step_of_pixel(flat)
+    assert (step == white(steps=4, seed=1).step_of_pixel(flat)).all()
+    y, x = np.mgrid[:8, :12]
+    distance = np.hypot(y - 3.5, x - 5.5)
+    for number in range(1, 4):
+        assert distance[step[2:10] == number].max() <= distance[step[2:10] == number + 1].min()
+
+
+def test_pixels_without_heat_are_taken_by_their_distance_to_those_that_have_some():
+    spots = np.zeros((9, 40), np.float32)
+    spots[4, 5], spots[4, 30] = 0.2, 1
+    y, x = np.unravel_index(hottest_first(spots), spots.shape)
+    distance = np.minimum(np.hypot(y - 4, x - 5), np.hypot(y - 4, x - 30))
+    assert (y[0], x[0], y[1], x[1]) == (4, 30, 4, 5)
+    assert (np.diff(distance) >= 0).all()
+
+
+def test_equal_heat_is_taken_from_the_centre_of_all_heat_outwards():
+    box = np.zeros((12, 20), np.float32)
+    box[2:7, 3:8] = 0.5
+    y, x = np.unravel_index(hottest_first(box), box.shape)
+    assert (np.diff(np.hypot(y - 4, x - 5)[:25]) >= 0).all()
+    assert box[y[:25], x[:25]].all()
+
+
+def test_the_order_is_that_of_the_heat_and_rounding_does_not_turn_it():
+    heat = np.float32(np.random.default_rng(0).permutation(60 * 80).reshape(60, 80))
+    assert (heat.ravel()[hottest_first(heat)] == np.arange(60 * 80)[::-1]).all()
+    sharp = np.where(heat > 4000, heat, 0) / 4800
+    noise = np.float32(np.random.default_rng(1).uniform(0, 1e-8, heat.shape))
+    assert (hottest_first(sharp) == hottest_first(sharp + noise)).all()
 
 
 def test_deletion_of_all_that_matters_in_the_first_half_of_the_steps():
@@ -114,17 +144,22 @@ def test_the_whole_image_gives_at_least_the_objectness_that_a_detection_has():
         assert (found >= detector.predict(image)[0].certainty[rows] - 1e-6).all()
 
 
-def test_values_are_sorted_from_the_largest_and_equal_ones_as_they_come():
-    values = torch.from_numpy(np.random.default_rng(0).integers(-20, 50, 1000).astype(np.float32) / 50)
-    values[::7] = -0.0
-    assert (descending(values) == (values + 0.0).argsort(descending=True, stable=True)).all()
-
-
 def test_imputed_pixels_follow_their_neighbours_and_the_others_stay():
     ramp = torch.arange(40.0)[None, None, None].expand(1, 3, 20, 40) / 40
     missing = torch.zeros(20, 40, dtype=torch.bool)
     missing[:, 10:20] = True
-    filled = filled_in(ramp, missing)
+    filled = filled_in(ramp, missing, torch.Generator().manual_seed(0))
     assert (filled[..., ~missing] == ramp[..., ~missing]).all()
     assert (filled - ramp).abs().max() < 0.15
     assert not (filled[..., missing] == ramp[..., missing]).all()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_imputed_pixels_are_those_of_the_library_noise_and_all(share):
+    content = torch.from_numpy(picture(60, 80)).permute(2, 0, 1)[None].float() / 255
+    missing = torch.from_numpy(np.random.default_rng(0).random((60, 80)) < share)
+    missing[20:50, 30:70] = True
+    torch.manual_seed(3)
+    expected = NoisyLinearImputer()(content[0], (~missing).float())
+    found = filled_in(content, missing, torch.Generator().manual_seed(3))[0]
+    assert (found - expected).abs().max() < 1e-4

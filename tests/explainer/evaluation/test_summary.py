@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explainer.evaluation.summary import ALL_DETECTIONS, FIGURES, markdown, splits, summarise
+from explainer.evaluation.summary import ALL_DETECTIONS, FIGURES, markdown, splits, strongest_baseline, summarise
 
 
 def table_of(*contenders):
@@ -33,6 +33,7 @@ def test_the_summary_holds_means_and_says_who_loses_to_a_baseline():
     assert whole.method.tolist() == ["LayerCAM", "GaussianBox", "GradCAM", "RandomCAM"]
     assert whole.overall.tolist() == pytest.approx([0.7, 0.5, 0.4, 0.1])
     assert whole.loses_to.tolist() == ["", "", "GaussianBox", ""]
+    assert strongest_baseline(summary) == ("GaussianBox", "")
     assert "road" not in summary.columns
 
 
@@ -49,3 +50,14 @@ def test_the_table_to_read_marks_baselines_and_losers():
     assert "| *GaussianBox* |  | 0.500 [0.500, 0.500] |" in text
     assert "| GradCAM † | auto | 0.200 | 0.200 | 0.200 | 0.200 | 0.200 | 0.200 | 0.200 |" in text
     assert text.index("About it.") < text.index("GaussianBox")
+
+
+def test_what_beats_some_baselines_and_loses_to_others_is_told_the_strongest_first():
+    edges = ("BoxEdges", "", [0.8, 0.8, 0.8])
+    summary = summarise(table_of(*BASELINES, edges, ("GradCAM", "auto", [0.6, 0.6, 0.6])), seed=0)
+    whole = summary[summary.split == ALL_DETECTIONS].set_index("method")
+    assert whole.loses_to["GradCAM"] == "BoxEdges"
+    assert whole.loses_to["BoxEdges"] == whole.loses_to["GaussianBox"] == ""
+    both = summarise(table_of(*BASELINES, edges, ("GradCAM", "auto", [0.2, 0.2, 0.2])), seed=0)
+    assert both[both.method == "GradCAM"].loses_to.iloc[0] == "BoxEdges GaussianBox"
+    assert strongest_baseline(both) == ("BoxEdges", "")

@@ -50,6 +50,13 @@ def test_object_discrimination_is_the_part_that_lies_on_other_objects():
     assert measures.object_discrimination(np.zeros((4, 4)), own, [first]) is None
 
 
+def test_what_objects_share_counts_once_and_for_the_explained_one_where_it_has_a_part():
+    flat, left, middle = np.ones((4, 8)), (slice(0, 4), slice(0, 4)), (slice(0, 4), slice(2, 6))
+    assert measures.object_discrimination(flat, left, [middle]) == pytest.approx(8 / 24)
+    assert measures.object_discrimination(flat, left, [middle, middle]) == pytest.approx(8 / 24)
+    assert measures.object_discrimination(flat, left, [(slice(0, 2), slice(0, 3))]) == 0
+
+
 def test_compactness_is_the_root_mean_square_distance_to_the_peak_in_half_diagonals():
     heatmap = np.zeros((5, 9), np.float32)
     heatmap[2, 4], heatmap[2, 7] = 2, 1
@@ -92,6 +99,32 @@ def test_structural_similarity_of_a_map_with_itself_is_one_and_with_its_inverse_
     assert measures.structural_similarity(heatmap, 1 - heatmap) < -0.5
 
 
+def test_structural_similarity_of_maps_as_large_as_the_window_is_that_of_their_middle_alone():
+    first, second = np.random.default_rng(0).random((2, 11, 11))
+    bell = np.exp(-0.5 * ((np.arange(11) - 5) / 1.5) ** 2)
+    weights = np.outer(bell, bell) / bell.sum() ** 2
+    means = [(weights * each).sum() for each in (first, second)]
+    away = [each - mean for each, mean in zip((first, second), means, strict=True)]
+    variances, covariance = [(weights * each**2).sum() for each in away], (weights * away[0] * away[1]).sum()
+    closeness = (2 * means[0] * means[1] + 1e-4) / (means[0] ** 2 + means[1] ** 2 + 1e-4)
+    expected = closeness * (2 * covariance + 9e-4) / (sum(variances) + 9e-4)
+    assert measures.structural_similarity(first, second) == pytest.approx(expected)
+
+
+def test_structural_similarity_is_that_of_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    first, second = np.random.default_rng(0).random((2, 37, 52))
+    second = 0.7 * first + 0.3 * second
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
+    expected = metrics.structural_similarity(first, second, **settings)
+    assert measures.structural_similarity(first, second) == pytest.approx(expected, abs=1e-6)
+
+
+def test_structural_similarity_of_maps_smaller_than_the_window_is_defined():
+    narrow = np.random.default_rng(0).random((4, 30))
+    assert measures.structural_similarity(narrow, narrow) == pytest.approx(1)
+
+
 def test_structural_similarity_of_two_flat_maps_is_that_of_their_means():
     first, second = np.full((20, 20), 0.2), np.full((20, 20), 0.6)
     assert measures.structural_similarity(first, second) == pytest.approx((0.24 + 1e-4) / (0.4 + 1e-4))
@@ -113,18 +146,3 @@ def test_values_that_always_come_together_count_once_for_the_interval():
 
 def test_one_group_alone_has_an_interval_without_width():
     assert measures.bootstrap_interval(np.array([1.0, 2.0]), np.array(["a", "a"]), seed=0) == (1.5, 1.5)
-
-
-def test_the_gaussian_sits_on_its_box_with_nine_tenths_inside():
-    blob = measures.gaussian_in_box(np.array([20, 40, 60, 60]), (100, 120))
-    assert blob.shape == (100, 120)
-    assert blob.dtype == np.float32
-    assert blob.max() == 1
-    assert {blob[49, 39], blob[50, 40]} == {1}
-    # Two standard deviations to each side: 0.9545 squared.
-    assert measures.share_inside(blob, (slice(40, 60), slice(20, 60))) == pytest.approx(0.911, abs=0.003)
-
-
-def test_a_gaussian_on_a_box_without_area_is_finite():
-    blob = measures.gaussian_in_box(np.array([20, 40, 20, 60]), (100, 120))
-    assert np.isfinite(blob).all()

@@ -21,11 +21,10 @@ from explainer.methods.black_box import (
     MaskedPasses,
     RandomGrids,
     Sums,
+    covariances,
     enlarged,
     hidden_image,
-    mean_kept,
     reliability,
-    significant_slopes,
 )
 from explainer.methods.catalogue import METHODS
 from explainer.methods.masks import grid_masks
@@ -111,22 +110,16 @@ def test_sums_give_the_maps_that_all_masks_at_once_give():
     for start in (0, 5, 6):
         end = {0: 5, 5: 6, 6: 12}[start]
         sums.add(masks[start:end], scores[start:end])
-    np.testing.assert_allclose(mean_kept(sums, 0.5), np.einsum("nd,nhw->dhw", scores, masks) / 6)
+    expected = np.cov(scores.T, masks.reshape(12, -1).T, bias=True)[:3, 3:].reshape(3, 4, 6)
+    np.testing.assert_allclose(covariances(sums), expected, atol=1e-12)
 
 
-def test_a_slope_that_stands_out_is_nearly_that_of_a_line_through_the_scores_and_noise_is_zero():
-    generator = np.random.default_rng(0)
-    masks = generator.random((200, 1, 4))
-    scores = np.stack([0.6 * masks[:, 0, 0] - 0.4 * masks[:, 0, 1], generator.random(200)], axis=1)
-    sums = Sums.zeros(2, (1, 4))
-    sums.add(masks, scores)
-    found = significant_slopes(sums)[:, 0]
-    lines = [np.polyfit(masks[:, 0, x], scores[:, 0], 1)[0] for x in range(2)]
-    # A little of the variance is added to every cell's own, 1/12.
-    np.testing.assert_allclose(found[0, :2], np.multiply(lines, (1 / 12) / (1 / 12 + 0.01)), atol=0.03)
-    assert np.abs(found[0, 2:]).max() < 0.1
-    assert np.abs(found[1]).max() < 0.05
-    assert (found[1] == 0).sum() >= 2
+def test_where_masks_happen_to_be_dense_says_nothing_about_a_score_that_does_not_change():
+    masks = np.random.default_rng(0).random((12, 4, 6)) < np.linspace(0.2, 0.9, 6)
+    sums = Sums.zeros(1, (4, 6))
+    sums.add(np.float64(masks), np.full((12, 1), 0.7))
+    assert np.ptp(sums.masks) > 3
+    np.testing.assert_allclose(covariances(sums), 0, atol=1e-12)
 
 
 def test_the_reliability_of_the_noisiest_map_counts():
@@ -143,7 +136,7 @@ def test_the_reliability_of_the_noisiest_map_counts():
 
 
 @pytest.mark.parametrize("baseline", ["grey", "zero", "blur"])
-def test_a_map_is_the_mean_of_masks_weighted_by_what_they_leave(baseline):
+def test_a_map_is_the_covariance_of_masks_with_what_they_leave(baseline):
     explanation, detector = explained(baseline=baseline, mask_p=0.4, seed=3), confident_detector()
     masks = torch.from_numpy(np.array(list(islice(grid_masks((8, 12), 16, 0.4, seed=3), 24))))
     shown = functional.interpolate(masks[:, None], (64, 96), mode="bilinear")
@@ -157,7 +150,7 @@ def test_a_map_is_the_mean_of_masks_weighted_by_what_they_leave(baseline):
         x, y, w, h = row[:4].tolist()
         box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
         left = torch.tensor([plain_similarity(each, box, row[5:].tolist()) for each in of_masked])
-        expected = (left[:, None, None] * masks).sum(dim=0) / (24 * 0.4)
+        expected = ((left - left.mean())[:, None, None] * masks).mean(dim=0)
         np.testing.assert_allclose(entry.cams[0], expected, rtol=2e-3, atol=1e-5)
 
 
@@ -187,6 +180,28 @@ def test_the_seed_decides(method):
     first, again, other = (cams(explained(method, seed=seed)) for seed in (0, 0, 1))
     assert (first == again).all()
     assert np.abs(first - other).max() > 0.1 * np.abs(first).max()
+
+
+def test_a_focused_map_ends_softly_at_half_a_box_around_its_box():
+    evidence, _ = brightness_evidence(FocusedGrids)
+    cam = evidence.at(0, ())[0][0, 0]
+    x1, y1, x2, y2 = (side / FocusedGrids.cell for side in BrightnessDetector.box)
+    y, x = np.mgrid[: cam.shape[0], : cam.shape[1]] + 0.5
+    far = (np.abs(x - (x1 + x2) / 2) > 0.75 * (x2 - x1) + 1) | (np.abs(y - (y1 + y2) / 2) > 0.75 * (y2 - y1) + 1)
+    inside = (np.abs(x - (x1 + x2) / 2) < 0.3 * (x2 - x1)) & (np.abs(y - (y1 + y2) / 2) < 0.3 * (y2 - y1))
+    assert far.sum() > 20
+    assert (cam[far] == 0).all()
+    assert (cam[inside] > 0).all()
+
+
+def test_that_a_focused_map_is_zero_elsewhere_does_not_end_the_passes_sooner(monkeypatch):
+    compared = []
+    monkeypatch.setattr(black_box, "reliability", lambda *maps: compared.append(maps) or 0.0)
+    evidence, _ = brightness_evidence(FocusedGrids, masks=60)
+    shown = evidence.at(0, ())[0][0, 0]
+    assert len(compared) == 2
+    assert (shown == 0).any()
+    assert all((maps != 0).all() for pair in compared for maps in pair)
 
 
 def test_the_passes_end_when_the_maps_have_converged():

@@ -20,7 +20,17 @@ SETTINGS = {"conf_thres": 0.05, "imgsz": 96}
 README = Path(__file__).parents[3] / "README.md"
 BLACK_BOX = [name for name, method in METHODS.items() if not method.reads_layers]
 # A method that is added has to say whether its map has a sign.
-WITH_A_SIGN = {"GradCAM", "XGradCAM", "HiResCAM", "ShapleyCAM", "FinerCAM", "AblationCAM", "SSGradCAM", "FocusedRISE"}
+WITH_A_SIGN = {
+    "GradCAM",
+    "XGradCAM",
+    "HiResCAM",
+    "ShapleyCAM",
+    "FinerCAM",
+    "AblationCAM",
+    "SSGradCAM",
+    "DRISE",
+    "FocusedRISE",
+}
 
 
 @pytest.mark.parametrize("spelling", ["gradcam", "GRADCAM", "gradcam++", "GradCAM++", "layercam", "EigenGradCam"])
