@@ -97,12 +97,12 @@ def fasterrcnn_small(num_classes: int) -> FasterRCNN:
 
 
 def retinanet_small(num_classes: int) -> RetinaNet:
-    """Return a RetinaNet (Lin et al. 2017, arXiv:1708.02002) on a pyramid of strides 16, 32 and 64, untrained.
+    """Return a RetinaNet (Lin et al. 2017, arXiv:1708.02002) on a pyramid of strides 8, 16, 32 and 64, untrained.
 
     num_classes: with the background, which is class 0.
     """
-    anchor_generator = anchors((48, 68), (96, 136), (192, 272))
-    backbone = small_backbone(first_level=4)
+    anchor_generator = anchors((48, 68), (96, 136), (192, 272), (384, 544))
+    backbone = small_backbone(first_level=3)
     head = RetinaNetHead(
         backbone.out_channels,
         anchor_generator.num_anchors_per_location()[0],

@@ -32,7 +32,15 @@ def train_torchvision(opt: argparse.Namespace, scenes: list[Labelled]) -> None:
     """Train a detector of torchvision and write its state dict."""
     model = BUILDERS[opt.model](len(CLASSES) + 1)
     rng = np.random.default_rng(opt.seed)
-    torchvision_detectors.train(model, scenes, epochs=opt.epochs, emblem_epochs=opt.emblem_epochs, rng=rng)
+    torchvision_detectors.train(
+        model,
+        scenes,
+        epochs=opt.epochs,
+        emblem_epochs=opt.emblem_epochs,
+        rng=rng,
+        device=torch.device(opt.device),
+        class_gain=opt.class_gain,
+    )
     torch.save(torchvision_detectors.half_precision(model.state_dict()), opt.out)
 
 
@@ -65,6 +73,8 @@ def parse_opt(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=8, help="how often all scenes are looked at")
     parser.add_argument("--emblem-epochs", type=int, default=8, help="how often all emblems are, before that")
     parser.add_argument("--seed", type=int, default=0, help="what all that is random depends on")
+    parser.add_argument("--class-gain", type=float, default=1.0, help="what a RetinaNet's loss of classes counts")
+    parser.add_argument("--device", default="cpu", help="what torchvision's detectors are trained on, cpu or cuda")
     parser.add_argument("--out", type=Path, required=True, help="file to write the weights to, in half precision")
     return parser.parse_args(arguments)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from explainer.detectors.detector import FINE_AND_DEEP, Layers, Place
 from explainer.detectors.local import Found, Local, PyramidRecording, Windows, looks_at_all, reach
 from explainer.detectors.predictions import Predictions
 from explainer.detectors.pyramid import Pyramidal, corners_to_centres
@@ -85,6 +86,16 @@ class Dense(Pyramidal):
             first = end
         rows, classes = (torch.cat(each) for each in zip(*parts, strict=True))
         return rows, classes
+
+    def layers_at(self, place: Place) -> Layers:
+        """Return the layers at a place; what is fine and deep are the two finest stages below the pyramid.
+
+        The class scores of a dense head say at each cell that an object is there, too, so that its level of the pyramid is
+        hot all over the object: on scenes where the evidence is known, the stages below peak on it twice as often.
+        """
+        if place == FINE_AND_DEEP and len(self.stages_read) > 1:
+            return Layers((self.stages_read[:2],) * len(self.levels_read()))
+        return super().layers_at(place)
 
     def local(self, recording: PyramidRecording, rows: Tensor) -> Local | None:
         """Return the windows that predictions (D, k) depend on; None for heads that look at more."""

@@ -238,7 +238,7 @@ class Pyramidal(WhiteBox):
     def needed_above(self, layer: str) -> tuple[str, ...]:
         """Return the stages below a layer whose outputs the pyramid is made of, and the one that it goes on from."""
         before = self.stages_before(layer)
-        return tuple(stage for stage in before if stage in self._stages_read or stage == before[-1])
+        return tuple(stage for stage in before if stage in self.stages_read or stage == before[-1])
 
     def layers_at(self, place: Place) -> Layers:
         """Return the layers at a place; at the head they stand for what the head alone makes of them.
@@ -250,13 +250,13 @@ class Pyramidal(WhiteBox):
         rules = {
             COARSEST: [own[-1]] * len(own),
             BACKBONE: [self.stages[-1:] or level for level in own],
-            FINE_AND_DEEP: [(*self._stages_read[:1], *level) for level in own],
+            FINE_AND_DEEP: [(*self.stages_read[:1], *level) for level in own],
         }
         chosen = rules.get(place, own)
         return Layers(tuple(chosen), at_head=all(is_level(name) for names in chosen for name in names))
 
     @property
-    def _stages_read(self) -> tuple[str, ...]:
+    def stages_read(self) -> tuple[str, ...]:
         """The stages that the pyramid is made of."""
         return tuple(f"backbone.body.{name}" for name in self.model.backbone.body.return_layers) if self.stages else ()
 

@@ -12,10 +12,17 @@ from data.scripts.evidence.rendering import CLASSES
 from explainer.detectors.weights import open_model
 from explainer.explain import Explainer
 
-FASTER = {"arch": f"{DEMO.parent / 'scripts/small_detectors.py'}:fasterrcnn_small"}
-MODELS = {"fasterrcnn.pth": FASTER, "yolov8.pt": {}}
+BUILDERS = DEMO.parent / "scripts/small_detectors.py"
+MODELS = {
+    "fasterrcnn.pth": {"arch": f"{BUILDERS}:fasterrcnn_small"},
+    "retinanet.pth": {"arch": f"{BUILDERS}:retinanet_small"},
+    "yolov8.pt": {},
+}
 # The end of the backbone's stride 8, whose cells are smaller than an emblem.
-FINE = {"fasterrcnn.pth": "backbone.body.stage3", "yolov8.pt": 4}
+FINE = {"fasterrcnn.pth": "backbone.body.stage3", "retinanet.pth": "backbone.body.stage3", "yolov8.pt": 4}
+# At least so many times as much of the heat lies on the emblem as its share of the body, so many of the peaks do, and so much
+# of the heat lies on the body. The class scores of a RetinaNet also say that there is an object, wherever it is.
+MARGINS = {"fasterrcnn.pth": (3, 0.45, 0.9), "retinanet.pth": (1.4, 0.35, 0.85), "yolov8.pt": (3, 0.45, 0.9)}
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +61,13 @@ def written(scene):
 
 
 def test_heat_and_peaks_of_what_is_found_lie_on_the_emblem(case, scenes):
-    _, model = case
+    name, model = case
+    times_its_share, peaks, on_the_body = MARGINS[name]
     found = figures_of_found(model, scenes, method="FusedLayerCAM", imgsz=IMGSZ_OF_SCENES)
     share = np.mean([(s.emblems.sum((1, 2)) / s.bodies.sum((1, 2))).mean() for s in scenes])
-    assert found.energy_on_emblem > 3 * share
-    assert found.energy_on_emblem + found.energy_on_rest_of_body > 0.9
-    assert found.peak_on_emblem > 0.45
+    assert found.energy_on_emblem > times_its_share * share
+    assert found.energy_on_emblem + found.energy_on_rest_of_body > on_the_body
+    assert found.peak_on_emblem > peaks
 
 
 def test_less_heat_lies_on_the_emblem_for_another_class_and_hardly_any_with_shuffled_weights(case, scenes):

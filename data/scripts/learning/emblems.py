@@ -24,6 +24,37 @@ SHIFT = 8
 BATCH = 32
 
 
+class EmblemReader(nn.Module):
+    """Linear readings of emblems off the levels of a backbone, one for each."""
+
+    def __init__(self, levels: list[Tensor]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(level.shape[1], len(CLASSES)) for level in levels).to(levels[0].device)
+
+    def at_peaks(self, levels: list[Tensor], classes: Tensor) -> dict[str, Tensor]:
+        """Return the loss of each level (n, channels, rows, columns) of pictures of one emblem each; classes: (n,)."""
+        return self._losses([level.amax((2, 3)) for level in levels], classes)
+
+    def at_places(self, levels: list[Tensor], places: list[Tensor], classes: Tensor) -> dict[str, Tensor]:
+        """Return the loss of each level of scenes where emblems lie.
+
+        places: for each scene (n, 2), x and y of the middle of each emblem as shares of the sides; classes: of all.
+        """
+        grids = [(2 * place - 1)[None, None] for place in places]
+        read = [
+            torch.cat([
+                F.grid_sample(scene[None], grid, align_corners=False)[0, :, 0].T
+                for scene, grid in zip(level, grids, strict=True)
+            ])
+            for level in levels
+        ]  # fmt: skip
+        return self._losses(read, classes)
+
+    def _losses(self, read: list[Tensor], classes: Tensor) -> dict[str, Tensor]:
+        losses = (F.cross_entropy(head(features), classes) for head, features in zip(self.heads, read, strict=True))
+        return {f"level {number}": loss for number, loss in enumerate(losses)}
+
+
 def learn_emblems(
     backbone: nn.Module,
     levels_of: Callable[[Tensor], list[Tensor]],
@@ -31,8 +62,8 @@ def learn_emblems(
     *,
     epochs: int,
     rng: np.random.Generator,
-) -> None:
-    """Train a backbone so that the peaks of each of its levels tell emblems apart.
+) -> EmblemReader:
+    """Train a backbone so that the peaks of each of its levels tell emblems apart, and return what reads them.
 
     Args:
         backbone: whose parameters learn.
@@ -41,15 +72,13 @@ def learn_emblems(
         epochs: how often each emblem is shown.
         rng: decides the order of the emblems, their places and which are mirrored.
     """
+    device = next(backbone.parameters()).device
     images = np.stack([emblem for scene in scenes for emblem in cut_out(scene, SIDE + 2 * SHIFT)])
-    classes = torch.from_numpy(np.concatenate([scene.classes for scene in scenes]))
-    heads = nn.ModuleList(
-        nn.Linear(level.shape[1], len(CLASSES)) for level in levels_of(as_tensor(images[:2, :SIDE, :SIDE]))
-    )
-    steps = Steps(nn.ModuleList((backbone, heads)), len(images) // BATCH * epochs)
+    classes = torch.from_numpy(np.concatenate([scene.classes for scene in scenes])).to(device)
+    reader = EmblemReader(levels_of(as_tensor(images[:2, :SIDE, :SIDE]).to(device)))
+    steps = Steps(nn.ModuleList((backbone, reader)), len(images) // BATCH * epochs)
     for batch in batches(len(images), BATCH, epochs, rng):
         x, y = rng.integers(0, 2 * SHIFT + 1, 2)
         shown = images[batch, y : y + SIDE, x : x + SIDE][:, :, :: rng.choice((-1, 1))]
-        peaks = [level.amax((2, 3)) for level in levels_of(as_tensor(shown))]
-        losses = [F.cross_entropy(head(peak), classes[batch]) for head, peak in zip(heads, peaks, strict=True)]
-        steps.step({f"level {number}": loss for number, loss in enumerate(losses)})
+        steps.step(reader.at_peaks(levels_of(as_tensor(shown).to(device)), classes[batch]))
+    return reader
