@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/known_truth.py
 
-Over the objects of the demo's scenes, at 480 pixels: how much of a map's sum lies on the emblem, which alone tells the class, and
-on the rest of the body (with 8 pixels around it), and how often the map peaks on the emblem. An emblem is 7 % of its body.
+Over the objects of the demo's scenes, at 480 pixels: how much of a map's sum lies on the emblem, which alone tells the class,
+and on the rest of the body (with 8 pixels around it), and how often the map peaks on the emblem. An emblem is 7 % of its body.
 
     found           what the model finds itself: the right class, overlapping an object by half or more
     asked           each labelled box with its class, found or not
@@ -49,7 +49,9 @@ def main() -> None:
     """Print a table of all detectors that can be opened here."""
     logging.disable(logging.INFO)
     scenes = demo_scenes()
-    print("| detector | method and layer | item | boxes | on the emblem | on the rest of the body | peak on the emblem |")
+    print(
+        "| detector | method and layer | item | boxes | on the emblem | on the rest of the body | peak on the emblem |"
+    )
     print("|---|---|---|---|---|---|---|")
     for weights, arch, fine in MODELS:
         if weights == "yolov8.pt" and find_spec("ultralytics") is None:
@@ -58,7 +60,8 @@ def main() -> None:
         model = open_model(DEMO / weights, device="cpu", arch=arch)
         for words, figures in rows_of(model, scenes, fine):
             numbers = figures.energy_on_emblem, figures.energy_on_rest_of_body, figures.peak_on_emblem
-            print(f"| `{weights}` | {words} | {' | '.join(f'{number:.2f}'.removeprefix('0') for number in numbers)} |", flush=True)
+            shown = " | ".join(f"{number:.2f}".removeprefix("0") for number in numbers)
+            print(f"| `{weights}` | {words} | {shown} |", flush=True)
 
 
 if __name__ == "__main__":
