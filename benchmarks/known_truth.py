@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/known_truth.py
 
-Over the objects of the demo's scenes, at 480 pixels: how much of a map's sum lies on the emblem, which alone tells the class,
-and on the rest of the body (with 8 pixels around it), and how often the map peaks on the emblem. An emblem is 7 % of its body.
+Over the objects of the demo's scenes, at 480 pixels: how much of a map's sum lies on the emblem, which alone tells the
+class, and on the rest of the body (with 8 pixels around it), and how often the map peaks on the emblem. An emblem is 7 % of
+its body.
 
     found           what the model finds itself: the right class, overlapping an object by half or more
     asked           each labelled box with its class, found or not
