@@ -268,24 +268,26 @@ def node_is_gone(node: str) -> bool:
 
 def check_versions(theirs: list[str]) -> None:
     """Raise UsageError where a worker has other versions of what computes the maps than this process."""
-    from explainer.command.reporting import versions
-
-    ours = versions()
-    other = next((there for here, there in zip(ours, theirs, strict=False) if here != there), None)
-    if other or len(ours) != len(theirs):
+    ours = versions_of_libraries()
+    if ours != theirs:
         raise UsageError(
             f"a worker of the cluster has other versions ({', '.join(theirs)}) than this process ({', '.join(ours)}), and "
             "the same answers need the same ones; install them everywhere"
         )
 
 
+def versions_of_libraries() -> list[str]:
+    """Return the versions of what computes the maps, besides this program, which is carried to where it runs."""
+    from explainer.command.reporting import versions
+
+    return [entry for entry in versions() if not entry.startswith("yolov5-explainer")]
+
+
 def greeting() -> tuple[str, list[str]]:
     """Return what a worker says when it is open: its machine, and its versions."""
     import ray
 
-    from explainer.command.reporting import versions
-
-    return ray.get_runtime_context().get_node_id(), versions()
+    return ray.get_runtime_context().get_node_id(), versions_of_libraries()
 
 
 def limit_threads(threads: int) -> None:
@@ -316,7 +318,7 @@ def connected(address: str) -> Iterator[None]:
         if address == LOCAL:
             # The workers of this machine find the program where this process does.
             environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}}
-            ray.init(num_cpus=cores(), runtime_env=environment, **quiet)
+            ray.init(address=LOCAL, num_cpus=cores(), runtime_env=environment, **quiet)
         else:
             modules = [str(ROOT / name) for name in SOURCES]
             environment = {"py_modules": modules, "excludes": ["__pycache__", "*.pt", "*.onnx"]}

@@ -1,8 +1,10 @@
 """Runs on a Ray cluster: the same answers as one process gives, nothing lost and nothing twice, whatever dies."""
 
 import csv
+import json
 import os
 import signal
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,9 +15,18 @@ import pytest
 ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
 
 from explainer.command import sharding  # noqa: E402
-from explainer.command.cluster import MOST_DEATHS, Crew, Size, Task, check_versions, connected, greeting, size_of  # noqa: E402
+from explainer.command.cluster import (  # noqa: E402
+    MOST_DEATHS,
+    Crew,
+    Size,
+    Task,
+    check_versions,
+    connected,
+    greeting,
+    size_of,
+    versions_of_libraries,
+)
 from explainer.command.options import build_options  # noqa: E402
-from explainer.command.reporting import versions  # noqa: E402
 from explainer.errors import UsageError  # noqa: E402
 from explainer.evaluate import run as evaluate  # noqa: E402
 from explainer.explainer import explain_source, main, parse_opt, run  # noqa: E402
@@ -31,7 +42,7 @@ def started():
     """Start a cluster of two cores once, for all tests of this file."""
     paths = os.pathsep.join([str(DEMO.parents[1]), os.environ.get("PYTHONPATH", "")])
     ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
         runtime_env={"env_vars": {"PYTHONPATH": paths}},
     )  # fmt: skip
     yield
@@ -201,6 +212,41 @@ def test_a_run_whose_process_was_killed_goes_on_with_each_image_once(options, tm
     assert not list(folder.rglob(".*"))
 
 
+THREE_MACHINES = """
+import json, sys
+from ray.cluster_utils import Cluster
+sys.path.insert(0, sys.argv[1])
+from explainer.command import sharding
+from explainer.command.options import build_options
+from explainer.explainer import explain_source
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
+counted, count = [], sharding.ShardedRun._count
+
+def until_two_machines_go(self, path, found):
+    counted.append(path)
+    if len(counted) == 3:
+        for machine in machines:
+            cluster.remove_node(machine, allow_graceful=False)
+    count(self, path, found)
+
+sharding.ShardedRun._count = until_two_machines_go
+findings = explain_source(build_options(json.loads(sys.argv[2]) | {"ray": cluster.address, "workers": 3}))
+print(json.dumps({"done": findings.done, "skipped": findings.skipped}))
+"""
+
+
+def test_machines_may_go_while_a_run_is_on(options, tmp_path):
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    command = [sys.executable, "-c", THREE_MACHINES, str(DEMO.parents[1]), json.dumps(settings)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert json.loads(ran.stdout.splitlines()[-1]) == {"done": COUNT, "skipped": 0}
+    explain_source(build_options(options | {"name": "calm", "ray": "local", "workers": 1}))
+    assert (tmp_path / "exp/explanations.csv").read_bytes() == (tmp_path / "calm/explanations.csv").read_bytes()
+
+
 def test_images_that_lie_elsewhere_are_fetched_and_called_by_their_address(options, tmp_path):
     address = f"file://{DEMO / 'images'}/0000[0-2].jpg"
     findings = explain_source(build_options(options | {"source": address, "ray": "local", "workers": 1}))
@@ -292,7 +338,7 @@ def test_a_cluster_that_is_not_there_is_told_in_a_line(monkeypatch):
 
 
 def test_workers_of_other_versions_are_told_in_a_line(monkeypatch):
-    ours = versions()
+    ours = versions_of_libraries()
     check_versions(ours)
     with pytest.raises(UsageError, match="other versions"):
         check_versions([*ours[:-1], "opencv-python 0.1"])
