@@ -10,8 +10,8 @@ to 16 predictions as they are before suppression, at the same confidence; earlie
 All run on the same image in alternating rounds in one process; ratios are those of the medians. A random network gets a
 confidence threshold that gives it about as many detections as a photograph has.
 
-Explaining 8 detections of noise of 1280x720, as a multiple of detecting, one thread of a busy machine (OMP_NUM_THREADS=1); the
-ratios of one run, which vary by a tenth. Before, the whole network was differentiated for each detection:
+Explaining 8 detections of noise of 1280x720, as a multiple of detecting, one thread of a busy machine (OMP_NUM_THREADS=1): of
+one run; the ratios vary by a tenth. Before, the whole network was differentiated for each detection:
 
                                     yolov8n   yolo11n   yolo26n   before
     GradCAM        --layer neck      1.12      1.18      1.32     2.5 to 3.1
