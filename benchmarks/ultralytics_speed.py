@@ -10,14 +10,17 @@ to 16 predictions as they are before suppression, at the same confidence; earlie
 All run on the same image in alternating rounds in one process; ratios are those of the medians. A random network gets a
 confidence threshold that gives it about as many detections as a photograph has.
 
-Explaining 8 detections of noise of 1280x720, as a multiple of detecting, one thread of a busy machine (OMP_NUM_THREADS=1):
+Explaining 8 detections of noise of 1280x720, as a multiple of detecting, one thread of a busy machine (OMP_NUM_THREADS=1): of
+one run; the ratios vary by a tenth. Before, the whole network was differentiated for each detection:
 
-                                    yolov8n   yolo11n   yolo26n   before, yolov8n
-    GradCAM        --layer neck      1.13      1.27      1.36      2.7
-    LayerCAM       --layer neck      1.17      1.22      1.35
-    FusedLayerCAM  --layer neck      1.18      1.20      1.31
-    FusedLayerCAM  --layer auto      4.85      5.06      5.77      6.0
-    visualize=True                   4.06      4.03      4.04
+                                    yolov8n   yolo11n   yolo26n   before
+    GradCAM        --layer neck      1.12      1.18      1.32     2.5 to 3.1
+    LayerCAM       --layer neck      1.13      1.06      1.36
+    FusedLayerCAM  --layer neck      1.28      1.13      1.34
+    GradCAM        --layer auto      1.16      1.12      1.33     2.5 to 3.1
+    LayerCAM       --layer auto      1.29      1.16      1.41
+    FusedLayerCAM  --layer auto      4.66      5.31      5.59     6.0
+    visualize=True                   4.28      4.09      5.17
 
 The neck of these networks ends at the inputs of the head, where windows of a few cells give all gradients at once. The finest
 layer that FusedLayerCAM reads lies below the neck: each detection is differentiated through all that is between, which takes

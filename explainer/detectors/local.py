@@ -23,8 +23,8 @@ from explainer.errors import UsageError
 
 # What the levels of a pyramid are called, before their number.
 LEVEL = "pyramid."
-# What a window gives may differ by so much from what the whole map gave, in rounding.
-ROUNDING = 1e-3
+# What a window gives may differ by so much from what the whole map gave, in rounding: at least, and in steps of the numbers.
+ROUNDING, STEPS = 1e-3, 20
 
 
 @dataclass(frozen=True)
@@ -305,7 +305,8 @@ class Windows(Local):
         alone = self.predictions(self.cut([each.detach() for each in self.recording.head_inputs]))[0]
         whole = self.recording.predictions.at(self.rows)
         pairs = ((alone.probabilities, whole.probabilities), (alone.boxes_xywh, whole.boxes_xywh))
-        return all(torch.allclose(one, other, rtol=ROUNDING, atol=ROUNDING) for one, other in pairs)
+        rounding = max(ROUNDING, STEPS * torch.finfo(self.recording.head_inputs[0].dtype).eps)
+        return all(torch.allclose(one, other, rtol=rounding, atol=rounding) for one, other in pairs)
 
 
 def window(centre: Tensor, radius: int, side: int) -> tuple[Tensor, Tensor]:

@@ -182,3 +182,17 @@ def test_one_backward_pass_of_the_head_gives_the_gradients_of_all_scores(monkeyp
     for index in range(len(case.rows)):
         case.by_windows.head_gradient(index)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_windows_are_read_in_half_precision_too(dtype):
+    detector = detector_of(ultralytics_model().to(dtype), (160, 160))
+    with detector.borrowed() as lent:
+        image, _ = lent.prepare(PICTURE, (160, 160))
+        recording = lent.record(image, ("model.15",), True)
+        rows = recording.predictions.certainty[: recording.ends[0]].topk(3).indices
+        classes = recording.predictions.probabilities[rows].argmax(dim=1)
+        target = detections_target(recording.predictions, torch.zeros(3, 4), classes, ("class",), rows)
+        scores = lent.scores(recording, target)
+        assert isinstance(scores, LocalScores)
+        assert scores.gradients(0, ("model.15",))[0].any()
