@@ -104,6 +104,16 @@ def test_the_layer_that_is_picked_by_itself_shows_the_emblem_too(model, scenes, 
     assert picked.energy_on_emblem > 1.2 * emblem_share
 
 
+def test_two_layers_that_agree_show_the_emblem_for_the_class_and_the_body_for_the_confidence(model, scenes, of_class):
+    ways = {
+        item: figures(model, scenes, layer=(4, 6), fuse="product", backprop_array=item)
+        for item in ("class", "confidence")
+    }
+    assert ways["class"].energy_on_emblem > max(0.5, 1.5 * of_class.energy_on_emblem)
+    assert ways["class"].peak_on_emblem > 0.9
+    assert ways["confidence"].energy_on_rest_of_body > 3 * ways["confidence"].energy_on_emblem
+
+
 @pytest.mark.parametrize("item", ["x_center", "width"])
 def test_the_box_is_explained_by_the_body_more_than_the_class_is(model, scenes, of_class, item):
     of_item = figures(model, scenes, backprop_array=item)
