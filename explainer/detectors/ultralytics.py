@@ -1,4 +1,4 @@
-"""Detectors of the ultralytics package: YOLOv8 and what followed, YOLOv5u, YOLOv3u and RT-DETR.
+"""Detectors of the ultralytics package that predict at cells: YOLOv8 and what followed, YOLOv5u and YOLOv3u.
 
 Their predictions have no objectness: how sure they are of an object is the probability of its class. A Detect head predicts
 one box at each cell of each of its inputs, as distances of its sides from the cell's centre. Boxes and classes come from
@@ -12,21 +12,19 @@ This module imports nothing of that package: a model brings its own code.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from explainer.checkpoints.repair import names_by_index
-from explainer.checkpoints.ultralytics import is_of_ultralytics
-from explainer.detectors.detector import FINE_AND_DEEP, IMAGE, NECK, Layers, Place, Rerun, Scores, Suppression
+from explainer.detectors.detector import FINE_AND_DEEP, IMAGE, NECK, Layers, Place, Scores, Suppression
 from explainer.detectors.head import HeadScores
-from explainer.detectors.layers import RULES, Structure
+from explainer.detectors.layers import Structure
 from explainer.detectors.local import (
     Found,
     LocalScores,
@@ -41,20 +39,13 @@ from explainer.detectors.predictions import Detection, Kept, Predictions, Record
 from explainer.detectors.prototypes import LatePrototypes, ReadsMasks, has_prototypes
 from explainer.detectors.pyramid import corners_to_centres
 from explainer.detectors.white_box import (
-    GraphRecording,
-    GraphScores,
     Twin,
     adds_bias,
-    as_input,
-    check_wide_enough,
     in_full,
 )
 from explainer.errors import UsageError
-from explainer.maps.heatmaps import Letterbox, Stretched
+from explainer.maps.heatmaps import Letterbox
 
-# Heads whose boxes are upright and whose classes are fixed: all that is read of them is what Detect has.
-CELL_HEADS = ("Detect", "v10Detect", "Segment", "Segment26", "Pose", "Pose26")
-QUERY_HEAD = "RTDETRDecoder"
 # An input's sides are multiples of so many pixels, though a head's strides may all be smaller.
 SMALLEST_STRIDE = 32
 # Classes are moved apart by so many pixels, so that boxes suppress those of their own class alone.
@@ -320,131 +311,6 @@ class Ultralytics(Numbered):
         return twin
 
 
-class RTDETR(Ultralytics):
-    """A model whose head decodes queries: the tokens, cells of its inputs, that its encoder is surest of.
-
-    https://arxiv.org/abs/2304.08069. A prediction is a query, which stands at the rank of its token. So that it stays the
-    same when its score is asked of another image, or of other activations, the tokens of the recorded pass are decoded then.
-
-    tokens  (queries,) those of the first image of the last pass, by rank
-    fixed   those that are decoded whatever the encoder says, None where it is asked
-    """
-
-    called = "RT-DETR, whose queries look at all scales,"
-    cells_across = 5
-    # It is trained on squares that images are stretched to.
-    rectangular = False
-    end_to_end = True
-
-    def __init__(self, model: nn.Module):
-        self.tokens: Tensor | None = None
-        self.fixed: Tensor | None = None
-        super().__init__(model)
-
-    def prepare(self, image_rgb: np.ndarray, input_size: tuple[int, int]) -> tuple[Tensor, Letterbox]:
-        """Return an image as the network's input, (1, 3, h, w) in 0..1, and how it lies in there: stretched, without padding.
-
-        image_rgb: uint8 (H, W, 3); input_size: (height, width), multiples of the stride.
-        """
-        check_wide_enough(image_rgb, max(input_size))
-        filled = cv2.resize(image_rgb, input_size[::-1])
-        return as_input(filled, self.device, self.dtype), Stretched(image_rgb.shape[:2], input_size, input_size, 0, 0)
-
-    def _strides(self) -> tuple[int | None, ...]:
-        """Return one level: a query looks at cells of all inputs."""
-        return (None,)
-
-    def of_features(self, features: list[Tensor], input_size: tuple[int, int]) -> Predictions:
-        """Return the predictions (B, N) that the head makes of its inputs (B, C, h, w), for an image of this size."""
-        handle = self.head.enc_score_head.register_forward_hook(lambda module, args, scores: self._choose(scores))
-        try:
-            boxes, logits, *_ = self.head(features)[1]
-        finally:
-            handle.remove()
-        height, width = input_size
-        boxes_xywh = in_full(boxes[-1]) * torch.tensor([width, height, width, height], device=boxes.device)
-        return Predictions(boxes_xywh, None, in_full(logits[-1]).sigmoid())
-
-    def _choose(self, scores: Tensor) -> Tensor:
-        """Return the encoder's scores (B, tokens, classes) of which the head decodes the highest, and remember which."""
-        if self.fixed is None:
-            best = scores[0].detach().amax(dim=1)
-            self.tokens = best.topk(min(self.head.num_queries, len(best))).indices
-            return scores
-        ranks = torch.arange(len(self.fixed), 0, -1, device=scores.device)
-        higher = (scores.detach().amax() + ranks).to(scores.dtype)
-        return scores.index_copy(1, self.fixed, higher[:, None].expand(len(scores), -1, scores.shape[2]))
-
-    @contextmanager
-    def decoding(self, tokens: Tensor) -> Iterator[None]:
-        """Decode these tokens (queries,), for the time of the context."""
-        self.fixed = tokens
-        try:
-            yield
-        finally:
-            self.fixed = None
-
-    def level_ends(self, predictions: Predictions) -> tuple[int, ...]:
-        """Return the number of predictions: all are of one level."""
-        return (len(predictions.boxes_xywh),)
-
-    def candidates(self, predictions: Predictions, threshold: float) -> Candidates:
-        """Return what may become a detection: of all queries and classes as many as there are queries."""
-        return surest_pairs(predictions.probabilities, self.head.num_queries)
-
-    def _parts_of_head(self) -> tuple[nn.Module, ...]:
-        """Return the head itself."""
-        return (self.head,)
-
-    def reads_windows(self, layers: tuple[str, ...]) -> bool:
-        """Return False: a query looks at cells anywhere."""
-        return False
-
-    def needed_above(self, layer: str) -> tuple[str, ...]:
-        """Return nothing: the whole network is run again."""
-        return ()
-
-    def record(self, image: Tensor, layers: tuple[str, ...], with_graph: bool) -> QueryRecording:
-        """Run one forward pass of an image (1, 3, h, w; 0..1) and keep what `QueryRecording` lists of these layers."""
-        recording = super().record(image, layers, with_graph)
-        return QueryRecording(**vars(recording), tokens=self.tokens)
-
-    def scores(self, recording: Recording, target: Target, *, at_head: bool = False) -> Scores:
-        """Return the scores of a target, and how they depend on what was recorded."""
-        return QueryScores(self, recording, target)
-
-    def layers_at(self, place: Place) -> Layers:
-        """Return the layers at a place, of all inputs of the head together: a query looks at each of them."""
-        sizes = self.cell_sizes(self.structure)
-        structure = Structure(self.model, strides=[sizes[source] for source in self.structure.sources])
-        indices = dict.fromkeys(chain.from_iterable(RULES[place](structure, lambda: sizes)))
-        return Layers((tuple(map(structure.name, indices)),))
-
-    def layers_called(self, requested: tuple[str | int, ...]) -> Layers:
-        """Return the layers that a user names, by index or by name; UsageError lists what there is."""
-        return Layers(super().layers_called(requested).by_level[:1])
-
-    def layers_with_bias(self) -> tuple[str, ...]:
-        """Refuse: most of what the decoder adds to a score are biases of tokens, not of places."""
-        raise UsageError(
-            "FullGrad adds up the biases of convolutions, and RT-DETR decodes its scores by a transformer, whose biases "
-            "have no place in the image; take another --method"
-        )
-
-    def twin(self) -> Twin:
-        """Return a new twin, whose head makes anchors of its own: those of the model may stem from inference mode."""
-        twin = super().twin()
-        vars(twin.detector.head).update(shapes=[])
-        return twin
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueryRecording(GraphRecording):
-    """A recording that knows which tokens were decoded, (queries,) by rank."""
-
-    tokens: Tensor
-
-
 class ClassWindows(Windows):
     """Windows of which the classes alone are read."""
 
@@ -475,35 +341,6 @@ class PrototypeScores(ReadsMasks, PyramidScores):
         maps = [tensor.expand(batch, -1, -1, -1) for tensor in features]
         predictions = self.detector.of_features(maps, tuple(self.recording.image.shape[2:]))
         return self.with_masks(predictions, *self.detector.of_masks(maps))
-
-
-class QueryScores(GraphScores):
-    """Scores of queries: where single ones count, the same tokens are decoded again."""
-
-    def rerun(self, layer: str) -> Rerun:
-        """Return the network, to be run again with other activations in a layer's place."""
-        whole = super().rerun(layer)
-
-        def run(activations: Tensor) -> Tensor:
-            with self._same_queries():
-                return whole.run(activations)
-
-        return replace(whole, run=run)
-
-    def of_images(self, images: Tensor) -> Tensor:
-        """Return the scores (B, D) of other images (B, 3, h, w)."""
-        with self._same_queries():
-            return super().of_images(images)
-
-    def curvatures(self, index: int, layers: tuple[str, ...]) -> list:
-        """Refuse: torch cannot differentiate twice how a query samples the inputs of the head."""
-        raise UsageError(
-            "torch cannot differentiate RT-DETR twice, which this method needs; take another --method, such as GradCAM"
-        )
-
-    def _same_queries(self) -> AbstractContextManager[None]:
-        """Decode the tokens that were recorded, unless the scores compare all predictions."""
-        return nullcontext() if self.target.rows is None else self.detector.decoding(self.recording.tokens)
 
 
 @contextmanager
@@ -561,25 +398,3 @@ def squares_of_cells(features: list[Tensor], strides: tuple[int, ...]) -> Tensor
         corners = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
         squares.append(torch.cat((corners, corners + 1), dim=1) * stride)
     return torch.cat(squares)
-
-
-def ultralytics_model(model: nn.Module) -> nn.Module | None:
-    """Return the model of the ultralytics package inside what the caller holds; None where there is none."""
-    inner = model
-    while isinstance(inner, nn.Module):
-        if is_of_ultralytics(inner):
-            return inner
-        inner = getattr(inner, "model", None)
-    return None
-
-
-def ultralytics_detector(model: nn.Module) -> Ultralytics:
-    """Return the detector of a model of the ultralytics package; UsageError for one that finds no upright boxes."""
-    head = model.model[-1] if isinstance(getattr(model, "model", None), nn.Sequential) else None
-    kinds = {QUERY_HEAD: RTDETR} | dict.fromkeys(CELL_HEADS, Ultralytics)
-    if type(head).__name__ not in kinds:
-        raise UsageError(
-            f"a {type(model).__name__} with a {type(head).__name__} head cannot be explained; "
-            "of the ultralytics package that can be: YOLOv3u, v5u, v8 to v12, 26 and RT-DETR models that detect"
-        )
-    return kinds[type(head).__name__](model)

@@ -17,6 +17,10 @@ DEMO_COMMAND = "python explainer/explainer.py"
 EXPORTS = (".torchscript", ".onnx", ".engine", ".xml", ".pb", ".tflite", ".mlmodel")
 # The names under which YOLOv5's own checkpoints are downloaded, which people write without their .pt, too.
 OFFICIAL = re.compile(r"yolov5[nsmlx](6|-seg|-cls)?")
+# Heads of the ultralytics package whose boxes are upright and whose classes are fixed: at cells, all that is read of them is
+# what Detect has; or by queries.
+CELL_HEADS = ("Detect", "v10Detect", "Segment", "Segment26", "Pose", "Pose26")
+QUERY_HEAD = "RTDETRDecoder"
 # glibc learns from blocks of up to 32 MiB, in bytes; a little of that is its own.
 LEARNT_FROM = 2**25 - 2**16
 
@@ -142,7 +146,6 @@ def detector_of(model, imgsz: tuple[int, int] | None) -> Detector:
     if isinstance(model, Detector):
         return model
     from explainer.detectors.exported import Exported, exported_backend
-    from explainer.detectors.ultralytics import ultralytics_detector, ultralytics_model
     from explainer.detectors.yolov5 import YOLOv5
 
     opened = open_model(model)
@@ -153,6 +156,37 @@ def detector_of(model, imgsz: tuple[int, int] | None) -> Detector:
         return Exported(backend, imgsz)
     kind = pyramidal(opened) or YOLOv5
     return kind(opened)
+
+
+def ultralytics_model(model):
+    """Return the model of the ultralytics package inside what the caller holds; None where there is none."""
+    from torch import nn
+
+    from explainer.checkpoints.ultralytics import is_of_ultralytics
+
+    inner = model
+    while isinstance(inner, nn.Module):
+        if is_of_ultralytics(inner):
+            return inner
+        inner = getattr(inner, "model", None)
+    return None
+
+
+def ultralytics_detector(model) -> Detector:
+    """Return the detector of a model of the ultralytics package; UsageError for one that finds no upright boxes."""
+    from torch import nn
+
+    from explainer.detectors.rtdetr import RTDETR
+    from explainer.detectors.ultralytics import Ultralytics
+
+    head = model.model[-1] if isinstance(getattr(model, "model", None), nn.Sequential) else None
+    kinds = {QUERY_HEAD: RTDETR} | dict.fromkeys(CELL_HEADS, Ultralytics)
+    if type(head).__name__ not in kinds:
+        raise UsageError(
+            f"a {type(model).__name__} with a {type(head).__name__} head cannot be explained; "
+            "of the ultralytics package that can be: YOLOv3u, v5u, v8 to v12, 26 and RT-DETR models that detect"
+        )
+    return kinds[type(head).__name__](model)
 
 
 def load(path: str | Path, device, half: bool, trust: bool):

@@ -18,7 +18,7 @@ SOURCES = sorted(HOUSE.rglob("*.py"))
 TESTS = Path(__file__).parents[1]
 OF_TREE = ("models", "utils", "data", "detect", "train", "val")
 HEAVY = {"torch", "cv2", "pandas", "matplotlib", "pytorch_grad_cam", "torchvision"}
-MOST_FILES = 68
+MOST_FILES = 72
 
 # From the ground to the roof. What stands on one floor does not know each other.
 FLOORS = (

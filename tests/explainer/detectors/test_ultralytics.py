@@ -21,7 +21,8 @@ from explainer.detectors.detector import (
     Suppression,
 )
 from explainer.detectors.predictions import Target
-from explainer.detectors.ultralytics import RTDETR, Ultralytics
+from explainer.detectors.rtdetr import RTDETR
+from explainer.detectors.ultralytics import Ultralytics
 from explainer.detectors.weights import detector_of
 from explainer.errors import UsageError
 from explainer.evaluation.cost import Meter
