@@ -1,6 +1,6 @@
 """Measure how far explanations of a model's detections can be believed.
 
-python explainer/evaluate.py                                    # the bundled demo
+python explainer/evaluate.py  # the bundled demo
 python explainer/evaluate.py --weights best.pt --data coco128.yaml
 python explainer/evaluate.py --weights best.pt --method all --layer auto -2
 """

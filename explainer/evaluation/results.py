@@ -104,7 +104,8 @@ class EvaluationResults:
             hint = "; try a new run with a lower --conf-thres" if threshold > 0 else ""
             raise UsageError(f"nothing was detected above confidence {threshold} in --data '{self.options.data}'{hint}")
         rows = rows.assign(**{name: rows[name].map(without_mark) for name in ("image", *texts)})
-        return rows.assign(image=rows["image"].map(lambda name: self._paths.get(name, name)))
+        # As objects: a column of text, where pandas keeps it by pyarrow, takes no name that is no UTF-8.
+        return rows.assign(image=pd.Series([self._paths.get(name, name) for name in rows["image"]], dtype=object))
 
     def save_text(self, name: str, text: str) -> None:
         """Write a text file."""
