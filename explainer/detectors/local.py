@@ -119,8 +119,31 @@ class PyramidScores(HeadScores):
     def head_gradient(self, index: int) -> HeadGradient:
         """Return the gradient (1, C, h, w) of one score at each map, None where it is zero."""
         scores, leaves = self._graph
-        gradients = torch.autograd.grad(scores[index], leaves, retain_graph=True, allow_unused=True)
-        return [gradient if gradient is not None and gradient.any() else None for gradient in gradients]
+        found: HeadGradient = [None] * len(leaves)
+        read = self._read_by(index)
+        gradients = torch.autograd.grad(
+            scores[index], [leaves[level] for level in read], retain_graph=True, allow_unused=True
+        )
+        for level, gradient in zip(read, gradients, strict=True):
+            if gradient is not None and gradient.any():
+                found[level] = gradient
+        return found
+
+    @cached_property
+    def _counting(self) -> Tensor | None:
+        """Which predictions count for a score, (D, k) bool at the target's rows; None where that cannot be told."""
+        target = self.target
+        if target.rows is None or target.with_slopes is None or target.reads_masks:
+            return None
+        return target.with_slopes(self.recording.predictions.at(target.rows))[1].columns().any(dim=-1)
+
+    def _read_by(self, index: int) -> list[int]:
+        """Return the maps that a score is differentiated by: those that predict what counts for it, else all."""
+        ends = self.recording.ends
+        if self._counting is None or len(ends) != len(self.levels):
+            return self.levels
+        rows = self.target.rows[index][self._counting[index]]
+        return torch.bucketize(rows, rows.new_tensor(ends), right=True).unique().tolist()
 
 
 class LocalScores(HeadScores):
