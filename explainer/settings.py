@@ -14,7 +14,7 @@ from explainer.detectors.predictions import ITEM_ALIASES, ITEMS, canonical_item
 from explainer.detectors.weights import is_exported
 from explainer.errors import UsageError, unknown
 from explainer.methods.black_box import BASELINES
-from explainer.methods.catalogue import FUSIONS, METHODS, NOT_APPLICABLE, canonical_method, predictions_alone
+from explainer.methods.catalogue import BEST, FUSIONS, METHODS, NOT_APPLICABLE, canonical_method, predictions_alone
 
 # How the maps of several detections become one.
 TOGETHER = ("each", "sum")
@@ -49,7 +49,7 @@ class Settings:
 
     method: str = option(
         "GradCAM",
-        f"how the map is computed, not case-sensitive: {', '.join(METHODS)}",
+        f"how the map is computed, not case-sensitive: best (now {BEST}), {', '.join(METHODS)}",
         group="method",
         metavar="NAME",
     )

@@ -18,7 +18,7 @@ from explainer.detectors.detector import PLACES
 from explainer.detectors.weights import bundled_demo, model_names, with_suffix
 from explainer.errors import UsageError, unknown
 from explainer.files.labels import written_boxes
-from explainer.methods.catalogue import METHODS
+from explainer.methods.catalogue import BEST, METHODS
 from explainer.pictures.drawing import SELECTION, TONES, Style, canonical_colormap
 from explainer.settings import (
     MAX_MEGAPIXELS,
@@ -49,7 +49,8 @@ class Options(OnCluster, Settings):
 
     method: str | tuple = option(
         Settings.method,
-        f"how the map is computed, not case-sensitive; several are shown side by side: {', '.join(METHODS)}",
+        f"how the map is computed, not case-sensitive; several are shown side by side: best (now {BEST}), "
+        f"{', '.join(METHODS)}",
         group="method",
         nargs="+",
         metavar="NAME",

@@ -296,7 +296,9 @@ METHODS = {
         no_sign="the sign of its weights is drawn at random",
     ),
 }
-METHOD_ALIASES = {"GradCAM++": "GradCAMPlusPlus", "SSGradCAM++": "SSGradCAMPlusPlus", "D-RISE": "DRISE"}
+# The method that the figures of docs/methods.md recommend, and that --method best stands for.
+BEST = "FusedLayerCAM"
+METHOD_ALIASES = {"best": BEST, "GradCAM++": "GradCAMPlusPlus", "SSGradCAM++": "SSGradCAMPlusPlus", "D-RISE": "DRISE"}
 
 # How the maps of several layers can become one by `--fuse`, besides the method's own way.
 FUSIONS: dict[str, Merge | None] = {"mean": None, "max": merged_by_max, "product": merged_by_product}

@@ -11,7 +11,7 @@ from explainer.detectors.detector import PLACES
 from explainer.errors import UsageError
 from explainer.evaluation.options import Evaluation
 from explainer.explain import Explainer
-from explainer.methods.catalogue import FUSIONS, METHOD_ALIASES, METHODS, NOT_APPLICABLE, canonical_method
+from explainer.methods.catalogue import BEST, FUSIONS, METHOD_ALIASES, METHODS, NOT_APPLICABLE, canonical_method
 from explainer.methods.evidence import ChannelWeights
 from explainer.settings import Settings
 
@@ -36,6 +36,10 @@ WITH_A_SIGN = {
 @pytest.mark.parametrize("spelling", ["gradcam", "GRADCAM", "gradcam++", "GradCAM++", "layercam", "EigenGradCam"])
 def test_method_names_are_not_case_sensitive(spelling):
     assert canonical_method(spelling) in METHODS
+
+
+def test_best_stands_for_the_method_that_the_figures_recommend():
+    assert canonical_method("best") == canonical_method("BEST") == BEST
 
 
 def test_an_unknown_method_is_answered_with_the_known_ones():
