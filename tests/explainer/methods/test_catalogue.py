@@ -43,7 +43,7 @@ def test_best_stands_for_the_method_that_the_figures_recommend():
 
 
 def test_an_unknown_method_is_answered_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"unknown method 'GradCamel'; known: GradCAM, .*RandomCAM, GradCAM\+\+"):
+    with pytest.raises(UsageError, match=r"unknown method 'GradCamel'; known: GradCAM, .*RandomCAM, best, GradCAM\+\+"):
         canonical_method("GradCamel")
 
 
