@@ -350,8 +350,12 @@ def test_the_cores_are_shared_out_evenly():
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(options, tmp_path):
-    with pytest.raises(UsageError, match="a --project that all machines share"):
-        sharding.ShardWorker().open(build_options(options), {}, str(tmp_path / "elsewhere"), 1)
+    arguments = build_options(options), ray.put({}), str(tmp_path / "elsewhere"), 1
+    with (
+        Crew(sharding.ShardWorker, arguments, Size(1, 1)) as crew,
+        pytest.raises(UsageError, match="a --project that all machines share"),
+    ):
+        list(crew.run([Task(0, [str(DEMO / "images/00000.jpg")], whole=True)]))
 
 
 def test_a_damaged_part_is_told_by_its_name(tmp_path):
