@@ -31,9 +31,10 @@ def run(**options) -> np.ndarray:
     """
     chosen = build_options(options)
     findings = explain_source(chosen)
-    if findings.image_rgb is None:
+    image_rgb = findings.image_rgb
+    if image_rgb is None:
         raise UnreadableImageError(f"no image of source '{chosen.source or chosen.resume}' could be explained")
-    return findings.image_rgb
+    return image_rgb
 
 
 run.__signature__ = keyword_signature()

@@ -1,6 +1,7 @@
 """How images are explained one after the other, and what is kept of each: a picture, rows of the table, counts."""
 
 from contextlib import closing
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -78,15 +79,16 @@ def answer_to(frame: Frame | Unreadable, job: Job, findings: Findings):
         return None
 
 
-def save(frame: Frame, answer, results: Results, options: Options, findings: Findings, report) -> np.ndarray:
-    """Draw and write what there is to see of one image and return its overlay, RGB."""
+def save(frame: Frame, answer, results: Results, options: Options, findings: Findings, report) -> np.ndarray | None:
+    """Draw and write what there is to see of one image, and return its overlay, RGB, where it was drawn."""
     started = perf_counter()
     wanted = {"pictures": not options.nosave, "per_detection": options.per_detection, "arrays": options.save_npz}
     saved = save_answer(results, frame, answer, style=options.style, **wanted)
     show_in_overviews(frame, answer, saved.rows, findings, report)
-    findings.image_rgb = saved.picture_rgb
+    picture_rgb = answer.overlay(options.style) if options.view_img and options.nosave else saved.picture_rgb
+    findings.paint = partial(answer.overlay, options.style) if picture_rgb is None else partial(np.asarray, picture_rgb)
     findings.saving += perf_counter() - started
-    return saved.picture_rgb
+    return picture_rgb
 
 
 def show_in_overviews(frame: Frame, answer, rows, findings: Findings, report) -> None:

@@ -6,7 +6,7 @@ import shlex
 import sys
 from bisect import insort
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -87,13 +87,19 @@ def suspect(frame: Frame, explanation, entry, row: dict[str, object]) -> Suspect
 class Findings(Tally):
     """What a run has done and found so far: also the last picture, what became of detections by model, and suspects.
 
+    paint   gives the overlay of the last image, None before there is one
     saving  seconds spent on drawing and writing
     """
 
-    image_rgb: np.ndarray | None = None
+    paint: Callable[[], np.ndarray | None] | None = None
     saving: float = 0.0
     outcomes: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     suspects: Suspects = field(default_factory=lambda: Suspects(0))
+
+    @property
+    def image_rgb(self) -> np.ndarray | None:
+        """The overlay of the last image, RGB uint8 (H, W, 3); None where there is none."""
+        return self.paint and self.paint()
 
     def add(self, answer, seconds: float) -> None:
         """Count one image that was explained within so many seconds."""

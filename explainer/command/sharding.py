@@ -5,8 +5,10 @@ Each image is in the results once, whatever dies meanwhile: what is written abou
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from heapq import nsmallest
 from itertools import count
 from pathlib import Path
@@ -106,7 +108,7 @@ class ShardWorker:
         One that is read ahead or written behind while another is explained is so only for tasks that are not careful.
         """
         called: dict[str, str] = {}
-        results = ShardResults(self.folder, task.number, task.attempt, called)
+        results = ShardResults(self.folder, task.number, called)
         job = Job(None, self.known, self.explainer, results.folder, self.options)
         frames = self._frames(task, called)
         skipped, outcomes = dict(task.lost), {}
@@ -164,12 +166,15 @@ def explain_files(
         elif (answer := explain_frame(frame, job, found)) is not None:
             writing.do(save, frame, answer, results, job.options, found, None)
         while waiting and (at_once or waiting[0][2].done()):
-            place, done, written = waiting.popleft()
-            written.result()
-            yield place, done
-    for place, done, written in waiting:
-        written.result()
-        yield place, done
+            yield finished_of(*waiting.popleft())
+    yield from (finished_of(*entry) for entry in waiting)
+
+
+def finished_of(place: int, found: OfFile, written: Future) -> tuple[int, OfFile]:
+    """Return the place of a file and what came of it, once all of it is written; the picture stays here."""
+    written.result()
+    found.paint = None
+    return place, found
 
 
 def explain_on_cluster(options: Options) -> Findings:
@@ -304,7 +309,7 @@ class ShardedRun:
             if findings.suspects.kept:
                 log_suspects(findings.suspects)
                 results.save_overview("suspects", findings.suspects.sheet)
-        findings.image_rgb = self._last_picture(job)
+        findings.paint = partial(self._last_picture, job)
         log_closing(findings, self.folder, judged=bool(job.known.labels))
 
     def _last_picture(self, job: Job) -> np.ndarray | None:

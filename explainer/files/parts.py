@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
+from uuid import uuid4
 
 from explainer.errors import UsageError
 from explainer.files.results import (
@@ -55,23 +56,25 @@ class Part:
 class ShardResults(Results):
     """The folder of a shard in the making; `finish` gives it its place, and writes the part.
 
-    called   what the table calls files that were fetched from elsewhere, by their path
-    attempt  which try it is to explain the shard, so that nobody else writes there
+    It is made under a name of its own. A run that goes on removes what is unfinished, so that a worker of the run before
+    which is still there cannot finish.
+
+    called  what the table calls files that were fetched from elsewhere, by their path
     """
 
-    def __init__(self, folder: Path, number: int, attempt: int, called: Mapping[str, str]):
+    def __init__(self, folder: Path, number: int, called: Mapping[str, str]):
         self.run, self.number, self.called = folder, number, called
-        super().__init__(folder / f".shard-{number:05}.{attempt}.part")
+        super().__init__(folder / f".shard-{number:05}.{uuid4().hex[:12]}.part")
 
     def _open_table(self) -> "RowsInMemory":
         return RowsInMemory(self.folder, self.called)
 
     def finish(self, part: Part) -> None:
         """Put the folder in its place, if it holds anything, and write the part; call it once the context is left."""
-        place = self.run / f"shard-{self.number:05}"
+        place, holds_anything = self.run / f"shard-{self.number:05}", any(self.folder.iterdir())
         if place.exists():
             rmtree(place)
-        if any(self.folder.iterdir()):
+        if holds_anything:
             self.folder.replace(place)
         else:
             self.folder.rmdir()

@@ -367,11 +367,11 @@ def rows_with_ends(table: BinaryIO) -> Iterator[tuple[dict[str, str], int]]:
 
 @dataclass(frozen=True)
 class Saved:
-    """What was saved of one answer: the rows of its table, its picture, RGB uint8, and where that is, if anywhere."""
+    """What was saved of one answer: the rows of its table and, if pictures were wanted, its picture and where that is."""
 
     rows: list[dict[str, object]]
-    picture_rgb: np.ndarray
-    path: Path | None
+    picture_rgb: np.ndarray | None = None
+    path: Path | None = None
 
 
 def save_answer(
@@ -383,8 +383,9 @@ def save_answer(
     """
     rows = list(answer.rows())
     results.add_rows(frame, rows)
-    picture, path = answer.overlay(style), None
+    picture = path = None
     if pictures:
+        picture = answer.overlay(style)
         path = results.save(frame, picture)
         for names, further in answer.further_pictures(style, per_detection):
             results.save_beside(frame, names, further)
