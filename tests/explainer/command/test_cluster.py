@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fresh_interpreter import tree
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
 
@@ -40,7 +41,7 @@ COUNT = 12
 @pytest.fixture(scope="module", autouse=True)
 def started():
     """Start a cluster of two cores once, for all tests of this file."""
-    paths = os.pathsep.join([str(DEMO.parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(tree()), os.environ.get("PYTHONPATH", "")])
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
         runtime_env={"env_vars": {"PYTHONPATH": paths}},
@@ -239,7 +240,7 @@ print(json.dumps({"done": findings.done, "skipped": findings.skipped}))
 
 def test_machines_may_go_while_a_run_is_on(options, tmp_path):
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    command = [sys.executable, "-c", THREE_MACHINES, str(DEMO.parents[1]), json.dumps(settings)]
+    command = [sys.executable, "-c", THREE_MACHINES, str(tree()), json.dumps(settings)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert json.loads(ran.stdout.splitlines()[-1]) == {"done": COUNT, "skipped": 0}
