@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from explainer.maps.detail import edges_of
 from explainer.maps.heatmaps import pixels_in_box
 
 Trivial = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -62,15 +63,6 @@ def edges_in_box(image_rgb: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
 def edges_under_gaussian(image_rgb: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
     """Return the edges of the bare picture, not smoothed, times the Gaussian on the box, and nothing outside of the box."""
     return scaled(inside_alone(edges_of(image_rgb) * gaussian_in_box(xyxy, image_rgb.shape[:2]), xyxy))
-
-
-def edges_of(image_rgb: np.ndarray) -> np.ndarray:
-    """Return the gradient's magnitude at each pixel of a picture, float32 (H, W): that of the channel where it is largest."""
-    import cv2
-
-    pixels = np.float32(image_rgb)
-    across, down = (cv2.Sobel(pixels, cv2.CV_32F, *step) for step in ((1, 0), (0, 1)))
-    return np.hypot(across, down).max(axis=2)
 
 
 def inside_alone(heatmap: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
