@@ -4,7 +4,7 @@ import numpy as np
 
 from explainer.maps.heatmaps import Cams, Letterbox, normalise
 
-# How far the surroundings of a pixel reach: the standard deviation of a Gaussian, in pixels of the network's input.
+# How far the surroundings of a pixel reach: the standard deviation of a Gaussian, in pixels.
 SURROUNDINGS = 10.0
 # The power of the product of both factors: 1/2 would be their geometric mean.
 POWER = 0.7
@@ -13,17 +13,25 @@ POWER = 0.7
 def detail_of(image_rgb: np.ndarray, letterbox: Letterbox) -> np.ndarray:
     """Return how much there is to see at each pixel of an input (h, w, 3), float32 in 0..1: (h, w), 0..1.
 
+    That of the picture in it; the padding has none.
+    """
+    whole = np.zeros(letterbox.input_size, dtype=np.float32)
+    whole[letterbox.content_pixels] = detail_of_picture(image_rgb[letterbox.content_pixels])
+    return whole
+
+
+def detail_of_picture(image_rgb: np.ndarray) -> np.ndarray:
+    """Return how much there is to see at each pixel of a picture (H, W, 3), on any scale: float32 (H, W) in 0..1.
+
     (|x - blurred x| |gradient of x|) ** 0.7, each of the colour where it is largest: a pixel has it that stands out from
-    what is around it and lies on an edge. The padding has none.
+    what is around it and lies on an edge.
     """
     import cv2
 
-    content = np.ascontiguousarray(image_rgb[letterbox.content_pixels])
-    around = cv2.GaussianBlur(content, (0, 0), SURROUNDINGS, borderType=cv2.BORDER_REFLECT)
-    whole = np.zeros(letterbox.input_size, dtype=np.float32)
-    product = np.abs(content - around).max(axis=2) * edges_of(content)
-    whole[letterbox.content_pixels] = normalise(product**POWER)
-    return whole
+    pixels = np.ascontiguousarray(image_rgb, dtype=np.float32)
+    around = cv2.GaussianBlur(pixels, (0, 0), SURROUNDINGS, borderType=cv2.BORDER_REFLECT)
+    product = np.abs(pixels - around).max(axis=2) * edges_of(pixels)
+    return normalise(product**POWER)
 
 
 def edges_of(image_rgb: np.ndarray) -> np.ndarray:

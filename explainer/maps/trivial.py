@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from explainer.maps.detail import edges_of
+from explainer.maps.detail import detail_of_picture, edges_of
 from explainer.maps.heatmaps import pixels_in_box
 
 Trivial = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -65,6 +65,11 @@ def edges_under_gaussian(image_rgb: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
     return scaled(inside_alone(edges_of(image_rgb) * gaussian_in_box(xyxy, image_rgb.shape[:2]), xyxy))
 
 
+def detail_under_gaussian(image_rgb: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
+    """Return the detail of the bare picture, a factor of DetailCAM, times the Gaussian, and nothing outside of the box."""
+    return scaled(inside_alone(detail_of_picture(image_rgb) * gaussian_in_box(xyxy, image_rgb.shape[:2]), xyxy))
+
+
 def inside_alone(heatmap: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
     """Return a heatmap (H, W) with zeros outside of a box."""
     kept, inside = np.zeros_like(heatmap), pixels_in_box(xyxy, heatmap.shape)
@@ -86,4 +91,5 @@ TRIVIAL: dict[str, Trivial] = {
     "CentreDistance": nearness_to_centre,
     "BoxEdges": edges_in_box,
     "CentredEdges": edges_under_gaussian,
+    "CentredDetail": detail_under_gaussian,
 }
