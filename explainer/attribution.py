@@ -8,6 +8,7 @@ sums, so their gradients are sums. Neither takes another pass.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from explainer.detectors.detector import Detector, Layers, Seen, Sight
 from explainer.detectors.predictions import Detection, Recording, Target
+from explainer.maps.detail import times_detail
 from explainer.maps.heatmaps import Cams, Letterbox, scaled_to_input
-from explainer.methods.catalogue import FUSIONS, METHODS, Merge, Method
+from explainer.methods.catalogue import FUSIONS, METHODS, Detail, Merge, Method
 from explainer.methods.evidence import Evidence
 from explainer.methods.formulas import Formula
 from explainer.methods.targets import classes_target
@@ -247,7 +249,7 @@ class Attributor:
         evidence = self.method.evidence(seen.detector, recording, target, self.settings, at_head=at_head)
         cams, reasons, totals, scores = {}, {}, {}, evidence.values
         several = EvidenceSum if self.settings.together == "sum" else EachByItself
-        reader = CamReader(self.formula, self.merge, evidence, letterbox)
+        reader = CamReader(self.formula, self.merge, evidence, letterbox, self.method.detail)
         for question in plan.questions:
             parts = evidence.at(question.index, question.layers)
             cams[question] = reader.cams(question.layers, parts)
@@ -269,12 +271,13 @@ def sight_of(detector: Detector, settings: Settings, evidence: type[Evidence], l
 
 @dataclass(frozen=True)
 class CamReader:
-    """Reads maps of one recorded image by one formula, and merges those of several layers."""
+    """Reads maps of one recorded image by one formula, merges those of several layers, and adds the detail of the image."""
 
     formula: Formula
     merge: Merge | None
     evidence: Evidence
     letterbox: Letterbox
+    detail: Detail | None = None
     _factors: dict[str, np.ndarray] = field(default_factory=dict)
     # The same for every subject where the activations alone count.
     _of_activations: dict[str, np.ndarray] = field(default_factory=dict)
@@ -285,7 +288,14 @@ class CamReader:
             maps = [self._alone(name) for name in layers]
         else:
             maps = [self.formula(self._factor(name), part) for name, part in zip(layers, evidence, strict=True)]
-        return tuple(maps) if self.merge is None else self.merge(maps, self.letterbox)
+        cams = tuple(maps) if self.merge is None else self.merge(maps, self.letterbox)
+        return cams if self.detail is None else times_detail(cams, self._detail_of_image)
+
+    @cached_property
+    def _detail_of_image(self) -> np.ndarray:
+        """The factor (h, w) of the recorded image; the same for every subject."""
+        image = self.evidence.recording.image[0].detach().float().cpu().permute(1, 2, 0)
+        return self.detail(image.numpy(), self.letterbox)
 
     def _factor(self, layer: str) -> np.ndarray:
         """Return what a layer's evidence is held against."""

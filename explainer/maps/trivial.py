@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from explainer.maps.detail import detail_of_picture, edges_of
 from explainer.maps.heatmaps import pixels_in_box
 
 Trivial = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -64,13 +65,9 @@ def edges_under_gaussian(image_rgb: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
     return scaled(inside_alone(edges_of(image_rgb) * gaussian_in_box(xyxy, image_rgb.shape[:2]), xyxy))
 
 
-def edges_of(image_rgb: np.ndarray) -> np.ndarray:
-    """Return the gradient's magnitude at each pixel of a picture, float32 (H, W): that of the channel where it is largest."""
-    import cv2
-
-    pixels = np.float32(image_rgb)
-    across, down = (cv2.Sobel(pixels, cv2.CV_32F, *step) for step in ((1, 0), (0, 1)))
-    return np.hypot(across, down).max(axis=2)
+def detail_under_gaussian(image_rgb: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
+    """Return the detail of the bare picture, a factor of DetailCAM, times the Gaussian, and nothing outside of the box."""
+    return scaled(inside_alone(detail_of_picture(image_rgb) * gaussian_in_box(xyxy, image_rgb.shape[:2]), xyxy))
 
 
 def inside_alone(heatmap: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
@@ -94,4 +91,5 @@ TRIVIAL: dict[str, Trivial] = {
     "CentreDistance": nearness_to_centre,
     "BoxEdges": edges_in_box,
     "CentredEdges": edges_under_gaussian,
+    "CentredDetail": detail_under_gaussian,
 }

@@ -17,6 +17,7 @@ import numpy as np
 from explainer.detectors.detector import BACKBONE, COARSEST, FINE_AND_DEEP, HEAD, NECK, NECK_AND_HEAD, Place
 from explainer.detectors.predictions import Target
 from explainer.errors import UsageError, unknown
+from explainer.maps.detail import detail_of
 from explainer.maps.heatmaps import (
     Cams,
     Letterbox,
@@ -44,6 +45,8 @@ from explainer.methods.targets import boxes_target, detections_target, finer_tar
 
 # The maps (h, w) of several layers, and how they lie on the image -> those that stand for them.
 Merge = Callable[[list[np.ndarray], Letterbox], Cams]
+# The network's input (h, w, 3), float32 in 0..1, and how the image lies in it -> a factor for each pixel, (h, w).
+Detail = Callable[[np.ndarray, Letterbox], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Method:
                    projected on their first principal component
     merge          how the maps of several layers become one unless `--fuse` says so; None to keep them apart, until the
                    heatmap of the image is their mean
+    detail         what of the input itself multiplies the maps, pixel by pixel; None for maps as coarse as their layers
     items          what of a detection is explained unless `--backprop-array` says so
     no_sign        why negative values of the map do not mean that something speaks against; empty where they do
     refuses        settings that it has no use for, by name, and how a sentence with the method's name goes on to say why
@@ -72,6 +76,7 @@ class Method:
     target: Callable[..., Target] = detections_target
     project: Projection | None = None
     merge: Merge | None = None
+    detail: Detail | None = None
     items: tuple[str, ...] = ("class",)
     no_sign: str = ""
     refuses: Mapping[str, str] = field(default_factory=dict)
@@ -140,6 +145,16 @@ METHODS = {
         Library("LayerCAM"),
         place=FINE_AND_DEEP,
         merge=merged_fine_times_deep,
+        items=("class_confidence",),
+        no_sign="it multiplies maps of what speaks for",
+    ),
+    "DetailCAM": Method(
+        "FusedLayerCAM times how far each pixel stands out from its surroundings: evidence, where there is something to see",
+        "https://arxiv.org/abs/1610.02391",
+        Library("LayerCAM"),
+        place=FINE_AND_DEEP,
+        merge=merged_fine_times_deep,
+        detail=detail_of,
         items=("class_confidence",),
         no_sign="it multiplies maps of what speaks for",
     ),

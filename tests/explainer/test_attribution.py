@@ -11,6 +11,7 @@ from scenes import confident_detector, picture
 from explainer.attribution import EVERYTHING, SMOOTHING, Attributor, EvidenceSum, Group, Question, View, groups_of
 from explainer.detectors.yolov5 import YOLOv5
 from explainer.explain import Explainer
+from explainer.maps.detail import detail_of
 from explainer.maps.heatmaps import widened
 from explainer.settings import Settings
 from explainer.subjects import Asked, subjects
@@ -239,3 +240,26 @@ def test_fusedlayercam_is_a_fine_layercam_times_the_mean_of_widened_deep_ones():
         assert (
             entry.cams[0] / entry.cams[0].max() == pytest.approx(expected / expected.max(), abs=1e-5)
         ) or not expected.max()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"layer": "auto"}, {"layer": [2, 4], "fuse": "product"}, {"layer": [2, 4]}], ids=str
+)
+def test_detailcam_is_fusedlayercam_times_the_detail_of_the_input(settings):
+    sharp, fused = (explained(method, **settings).detections for method in ("DetailCAM", "FusedLayerCAM"))
+    whole, _ = YOLOv5(confident_detector()).prepare(PICTURE, (96, 96))
+    detail = detail_of(whole[0].permute(1, 2, 0).numpy(), fused[0].letterbox)
+    assert len(fused) > 2
+    for entry, coarse in zip(sharp, fused, strict=True):
+        assert entry.layers == coarse.layers
+        expected = [cv2.resize(np.maximum(cam, 0), (96, 64)) * detail for cam in coarse.cams]
+        np.testing.assert_allclose(entry.cams, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_each_view_of_a_picture_has_its_own_detail():
+    plain, smooth = (explained("DetailCAM", layer=[2], **views).detections for views in ({}, {"aug_smooth": True}))
+    blank = detail_of(np.float32(PICTURE) / 255, plain[0].letterbox) == 0
+    assert blank.any()
+    for entry in smooth:
+        assert entry.cams[0].any()
+        assert not entry.cams[0][blank].any()

@@ -114,6 +114,16 @@ def test_two_layers_that_agree_show_the_emblem_for_the_class_and_the_body_for_th
     assert ways["confidence"].energy_on_rest_of_body > 3 * ways["confidence"].energy_on_emblem
 
 
+def test_detail_puts_more_than_half_of_the_heat_for_the_class_on_the_emblem_and_says_less_of_another_class(
+    model, scenes
+):
+    settings = {"method": "DetailCAM", "layer": "auto", "backprop_array": "class"}
+    own, other = (figures(model, scenes, classes_further=further, **settings) for further in (0, 1))
+    coarse = figures(model, scenes, **settings | {"method": "FusedLayerCAM"})
+    assert own.energy_on_emblem > max(0.5, 1.3 * coarse.energy_on_emblem, 1.5 * other.energy_on_emblem)
+    assert own.peak_on_emblem > 0.85
+
+
 @pytest.mark.parametrize("item", ["x_center", "width"])
 def test_the_box_is_explained_by_the_body_more_than_the_class_is(model, scenes, of_class, item):
     of_item = figures(model, scenes, backprop_array=item)

@@ -128,7 +128,9 @@ def test_gradients_of_masks_are_those_of_finite_differences(name, end_to_end):
         assert (gradient * direction.numpy()).sum() == pytest.approx(slope, rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("method", ["GradCAM", "LayerCAM", "FusedLayerCAM", "AblationCAM", "ODAM", "EigenCAM"])
+@pytest.mark.parametrize(
+    "method", ["GradCAM", "LayerCAM", "FusedLayerCAM", "DetailCAM", "AblationCAM", "ODAM", "EigenCAM"]
+)
 def test_methods_explain_masks(method):
     model = ultralytics_model("yolov8n-seg")
     explanation = Explainer(model, method=method, imgsz=160, max_det=2, backprop_array=["mask"])(PICTURE)

@@ -22,7 +22,7 @@ PICTURE = picture(64, 96)
 IMAGE_OF_IT = torch.from_numpy(PICTURE.transpose(2, 0, 1)[None].copy()).float() / 255
 SETTINGS = {"conf_thres": 0.3, "imgsz": 96, "max_det": 4}
 METHODS_TRIED = ["GradCAM", "LayerCAM", "AblationCAM", "EigenCAM", "FullGrad", "ShapleyCAM", "ODAM", "ScoreCAM"]
-METHODS_TRIED += ["FusedLayerCAM", "DRISE"]
+METHODS_TRIED += ["FusedLayerCAM", "DetailCAM", "DRISE"]
 
 
 def explained(method="GradCAM", detector=None, **settings):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from explainer.maps import measures
+from explainer.maps.detail import detail_of_picture
 from explainer.maps.trivial import TRIVIAL, edges_in_box, edges_under_gaussian, gaussian_in_box, nearness_to_centre
 
 BOX = np.array([20, 40, 60, 60])
@@ -36,8 +37,8 @@ def test_each_is_a_heatmap_that_peaks_in_the_box(name):
     assert measures.peak_inside(heatmap, INSIDE)
 
 
-@pytest.mark.parametrize("name", ["ClippedGaussian", "FilledBox", "BoxEdges", "CentredEdges"])
-def test_four_of_them_are_nothing_outside_of_the_box(name):
+@pytest.mark.parametrize("name", ["ClippedGaussian", "FilledBox", "BoxEdges", "CentredEdges", "CentredDetail"])
+def test_five_of_them_are_nothing_outside_of_the_box(name):
     assert measures.share_inside(TRIVIAL[name](NOISE, BOX), INSIDE) == 1
 
 
@@ -65,3 +66,10 @@ def test_edges_are_those_of_the_picture_in_the_box_alone():
     assert centred[:, 50:].max() == 0
     assert centred[50, 29:31].max() > 2 * centred[42, 29:31].max() > 0
     assert not edges_in_box(np.full((100, 120, 3), 7, np.uint8), BOX).any()
+
+
+def test_centred_detail_is_the_factor_of_detailcam_under_the_gaussian():
+    detail = detail_of_picture(NOISE)
+    expected = (detail * gaussian_in_box(BOX, (100, 120)))[INSIDE]
+    np.testing.assert_allclose(TRIVIAL["CentredDetail"](NOISE, BOX)[INSIDE], expected / expected.max(), atol=1e-6)
+    np.testing.assert_allclose(detail, detail_of_picture(np.float32(NOISE) / 255), atol=1e-5)

@@ -51,9 +51,8 @@ def library_map(method, layers, entries, detector=None, **smoothing):
 
 # Methods whose library class cannot be run on a detector, or is no function of the score alone, are tested elsewhere.
 COMPARED = [name for name, method in METHODS.items() if method.evidence in {Gradients, Curvature, Activations}]
-COMPARED = [
-    name for name in COMPARED if name not in {"GuidedGradients", "FinerCAM", "KPCA_CAM", "SSGradCAM", "FusedLayerCAM"}
-]
+UNLIKE_THE_LIBRARY = {"GuidedGradients", "FinerCAM", "KPCA_CAM", "SSGradCAM", "FusedLayerCAM", "DetailCAM"}
+COMPARED = [name for name in COMPARED if name not in UNLIKE_THE_LIBRARY]
 # The library's RefineCAM takes eigen-smoothing for augmentation, its FEM takes no notice of it.
 SMOOTHED = [name for name in COMPARED if not METHODS[name].project and name not in {"FEM", "RefineCAM"}]
 
