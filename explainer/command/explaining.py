@@ -1,6 +1,7 @@
 """How images are explained one after the other, and what is kept of each: a picture, rows of the table, counts."""
 
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
@@ -9,10 +10,13 @@ import numpy as np
 from explainer.command.opening import Job
 from explainer.command.options import Options
 from explainer.command.reporting import Findings, count_finished, log_frame
-from explainer.command.running import WriteBehind, source_progress
+from explainer.command.running import WriteBehind, done_side_by_side, source_progress
 from explainer.errors import UnreadableImageError
 from explainer.files.results import Results, save_answer
 from explainer.files.sources import Frame, Unreadable
+
+# Each image at once takes the memory of a pass.
+SIDE_BY_SIDE = 2
 
 
 def take_over(job: Job, results: Results, findings: Findings, report) -> None:
@@ -45,38 +49,76 @@ def look_again(job: Job, findings: Findings, report) -> None:
 
 def explain_frames(job: Job, results: Results, findings: Findings, report, writing: WriteBehind) -> None:
     """Explain every image of the source, and have the answers drawn and saved."""
-    with source_progress(job.source) as frames:
-        for frame in frames:
-            answer = explain_frame(frame, job, findings)
-            if answer is None:
+    workers = side_by_side(job)
+    with (
+        source_progress(job.source) as frames,
+        closing(done_side_by_side(frames, partial(look_at, job=job), workers)) as pairs,
+    ):
+        for frame, look in pairs:
+            if look.answer is None:
+                findings.skip(frame.path, look.reason)
                 continue
-            saving = writing.do(save, frame, answer, results, job.options, findings, report)
+            # Images that are explained side by side share the time that passes.
+            findings.add(look.answer, look.seconds / workers)
+            log_frame(frame, look.answer, look.seconds, job.options.verbose)
+            saving = writing.do(save, frame, look.answer, results, job.options, findings, report)
             if job.options.view_img:
                 show(frame, saving.result())
 
 
+def side_by_side(job: Job) -> int:
+    """Return how many images are explained at once.
+
+    Several on a CPU with cores for them, where the parts of the networks can be read: those of a GPU take turns anyway, and
+    an exported model has threads of its own. A stream is explained picture by picture, as it is seen.
+    """
+    import torch
+
+    if job.source.is_stream or job.options.view_img or job.source.count_frames() == 1:
+        return 1
+    if not all(each.reads_layers and each.device.type == "cpu" for each in job.explainer.detectors):
+        return 1
+    return min(SIDE_BY_SIDE, torch.get_num_threads())
+
+
+@dataclass(frozen=True)
+class Look:
+    """What came of looking at one image: the answer, or the reason why there is none, and how many seconds it took."""
+
+    answer: object | None
+    reason: object = None
+    seconds: float = 0.0
+
+
+def look_at(frame: Frame | Unreadable, job: Job) -> Look:
+    """Explain one image, unless it cannot be read or is too narrow."""
+    if isinstance(frame, Unreadable):
+        return Look(None, frame.reason)
+    started = perf_counter()
+    try:
+        answer = job.explainer(frame.image_rgb, **job.known.about(frame))
+    except UnreadableImageError as error:
+        return Look(None, error)
+    return Look(answer, seconds=perf_counter() - started)
+
+
 def explain_frame(frame: Frame | Unreadable, job: Job, findings: Findings):
     """Explain one image and return the answer; None where it cannot be read or is too narrow, which is reported."""
-    started = perf_counter()
-    answer = answer_to(frame, job, findings)
-    if answer is None:
+    look = look_at(frame, job)
+    if look.answer is None:
+        findings.skip(frame.path, look.reason)
         return None
-    seconds = perf_counter() - started
-    findings.add(answer, seconds)
-    log_frame(frame, answer, seconds, job.options.verbose)
-    return answer
+    findings.add(look.answer, look.seconds)
+    log_frame(frame, look.answer, look.seconds, job.options.verbose)
+    return look.answer
 
 
 def answer_to(frame: Frame | Unreadable, job: Job, findings: Findings):
     """Return the answer to one image; None where it cannot be read or is too narrow, which is reported."""
-    if isinstance(frame, Unreadable):
-        findings.skip(frame.path, frame.reason)
-        return None
-    try:
-        return job.explainer(frame.image_rgb, **job.known.about(frame))
-    except UnreadableImageError as error:
-        findings.skip(frame.path, error)
-        return None
+    look = look_at(frame, job)
+    if look.answer is None:
+        findings.skip(frame.path, look.reason)
+    return look.answer
 
 
 def save(frame: Frame, answer, results: Results, options: Options, findings: Findings, report) -> np.ndarray | None:

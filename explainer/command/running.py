@@ -37,6 +37,41 @@ def read_ahead(items: Iterable) -> Iterator:
                 future.cancel()
 
 
+def done_side_by_side(items: Iterable, job: Callable, workers: int) -> Iterator[tuple]:
+    """Yield the items, each with what a job makes of it, in their order; so many threads do the jobs.
+
+    What getting an item or doing its job raises is raised here in its turn. With threads of its own, each computes with a
+    share of torch's threads: two small passes side by side are through sooner than one after the other on twice the cores.
+    """
+    if workers < 2:
+        yield from ((item, job(item)) for item in items)
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    share = max(before // workers, 1)
+    with ThreadPoolExecutor(workers, "explain", torch.set_num_threads, (share,)) as pool:
+        waiting: deque[tuple[object, Future]] = deque()
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(job, item)))
+                if len(waiting) > workers:
+                    yield taken(waiting)
+            while waiting:
+                yield taken(waiting)
+        finally:
+            for _, future in waiting:
+                future.cancel()
+            # What a thread is told of its own counts for threads that are yet to come, too.
+            torch.set_num_threads(before)
+
+
+def taken(waiting: deque) -> tuple:
+    """Take the first of the items that wait, and return it with the result of its job."""
+    item, future = waiting.popleft()
+    return item, future.result()
+
+
 class WriteBehind:
     """A queue of jobs that another thread does in their order. Leaving the context waits for them all.
 

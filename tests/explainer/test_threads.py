@@ -15,6 +15,7 @@ from plain_detector import PlainDetector, PlainNet
 from scenes import confident_detector, picture, save_checkpoint, state
 from torch import nn
 
+from explainer.command import explaining
 from explainer.command.running import progress
 from explainer.comparing import Comparer
 from explainer.detectors.yolov5 import YOLOv5
@@ -203,6 +204,41 @@ def test_runs_in_threads_show_what_they_show_in_series(tmp_path):
 
     expected = [work(index) for index in range(THREADS)]
     assert in_threads(lambda index: work(index, "threads"), list(range(THREADS)), times=1) == expected
+
+
+def test_a_run_that_looks_at_two_images_at_once_leaves_what_one_in_series_leaves(tmp_path, monkeypatch):
+    weights = save_checkpoint(tmp_path / "tiny.pt", confident_detector())
+    (tmp_path / "images").mkdir()
+    for index, image in enumerate([*PICTURES, *PICTURES]):
+        cv2.imwrite(str(tmp_path / f"images/{index}.png"), image)
+    looking, most = [], []
+    look_at = explaining.look_at
+
+    def counted(frame, job):
+        looking.append(frame)
+        most.append(len(looking))
+        look = look_at(frame, job)
+        looking.remove(frame)
+        return look
+
+    monkeypatch.setattr(explaining, "look_at", counted)
+
+    def left_by(place):
+        common = {"project": tmp_path / place, "imgsz": 96, "conf_thres": 0.05, "save_npz": True}
+        run(weights=weights, source=tmp_path / "images", method="LayerCAM", **common)
+        files = [file for kind in ("csv", "png", "npz") for file in sorted((tmp_path / place).rglob(f"*.{kind}"))]
+        return {str(file.relative_to(tmp_path / place)): file.read_bytes() for file in files}
+
+    series = left_by("series")
+    assert len(series) == 1 + 2 * len(PICTURES) * 2
+    assert max(most) == 1
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert left_by("side by side") == series
+    finally:
+        torch.set_num_threads(before)
+    assert max(most) == 2
 
 
 # What a twin is made of

@@ -4,11 +4,13 @@ import gc
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
-from explainer.command.running import AHEAD, WriteBehind, read_ahead, without_collecting
+from explainer.command.running import AHEAD, WriteBehind, done_side_by_side, read_ahead, without_collecting
 
 ROOT = Path(__file__).parents[3]
 UNPRINTED, LATE = "printed, not yet written", "registered for the end"
@@ -45,6 +47,50 @@ def test_an_error_of_reading_is_raised_after_the_items_before_it():
     assert next(waiting) == 1
     with pytest.raises(OSError, match="gone"):
         next(waiting)
+
+
+@pytest.fixture
+def four_torch_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_what_is_done_side_by_side_comes_in_the_order_of_the_items(workers, four_torch_threads):
+    assert list(done_side_by_side(range(20), lambda item: item * item, workers)) == [(i, i * i) for i in range(20)]
+
+
+def test_two_jobs_are_done_at_the_same_time(four_torch_threads):
+    both = threading.Barrier(2)
+    pairs = done_side_by_side(range(2), lambda item: both.wait(timeout=10), 2)
+    assert {place for _, place in pairs} == {0, 1}
+
+
+def test_jobs_side_by_side_share_the_threads_of_torch_which_are_all_back_at_the_end(four_torch_threads):
+    shares = [share for _, share in done_side_by_side(range(4), lambda item: torch.get_num_threads(), 2)]
+    assert shares == [2] * 4
+    assert torch.get_num_threads() == 4
+    assert torch.get_num_threads() == in_a_new_thread(torch.get_num_threads)
+
+
+def test_a_job_alone_has_all_threads_of_torch(four_torch_threads):
+    assert list(done_side_by_side([0], lambda item: torch.get_num_threads(), 1)) == [(0, 4)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_job_side_by_side_raises_comes_after_the_results_before_it(workers, four_torch_threads):
+    pairs, got = done_side_by_side([3, 2, 1, 0, 4], lambda item: 6 // item, workers), []
+    with pytest.raises(ZeroDivisionError):
+        got.extend(result for _, result in pairs)
+    assert got == [2, 3, 6]
+    assert torch.get_num_threads() == 4
+
+
+def in_a_new_thread(function):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
 
 
 def test_jobs_are_done_in_their_order_and_all_of_them():

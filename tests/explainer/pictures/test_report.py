@@ -304,15 +304,15 @@ def test_a_run_that_is_interrupted_leaves_a_page_of_what_was_done(options, tmp_p
     from explainer.command import explaining
     from explainer.command.options import build_options
 
-    frames, explain = [], explaining.explain_frame
+    frames, look_at = [], explaining.look_at
 
-    def until_the_third(frame, *others):
+    def until_the_third(frame, job):
         frames.append(frame)
         if len(frames) == 3:
             raise KeyboardInterrupt
-        return explain(frame, *others)
+        return look_at(frame, job)
 
-    monkeypatch.setattr(explaining, "explain_frame", until_the_third)
+    monkeypatch.setattr(explaining, "look_at", until_the_third)
     with pytest.raises(KeyboardInterrupt):
         explain_source(build_options(options))
     page = tmp_path / "out/exp/report.html"
