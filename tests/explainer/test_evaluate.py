@@ -76,7 +76,7 @@ def test_each_detection_has_a_row_for_each_method_and_each_baseline(finished):
     rows = rows_of(finished)
     assert {(row["method"], row["layer"]) for row in rows} == NAMES
     detections = {(row["image"], row["row"]) for row in rows}
-    assert len(rows) == len(NAMES) * len(detections) == 9 * 3 * 3
+    assert len(rows) == len(NAMES) * len(detections) == 10 * 3 * 3
     for row in rows:
         assert float(row["overall"]) == pytest.approx(float(row["insertion"]) - float(row["deletion"]), abs=1e-4)
         assert len(row["deletion_curve"].split()) == 5
