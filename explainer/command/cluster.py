@@ -313,7 +313,6 @@ def connected(address: str) -> Iterator[None]:
         yield
         return
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         if address == LOCAL:
             # The workers of this machine find the program where this process does.
@@ -370,6 +369,11 @@ def files_of_models(options) -> set[str]:
     weights = as_tuple(getattr(options, "compare", None) or options.weights)
     named = [*weights, options.data, written and written["file"]]
     return {os.path.abspath(path) for path in named if path is not None and os.path.isfile(path)}
+
+
+def for_workers(options, size: Size):
+    """Return options that put the model where a worker has a share: on the CPU, unless it has one of a GPU."""
+    return replace(options, resume=None, device=options.device or ("" if size.gpus else "cpu"))
 
 
 def with_models(options, moved: Callable[[object], object]):

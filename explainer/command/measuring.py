@@ -11,6 +11,7 @@ from explainer.command.cluster import (
     carried,
     connected,
     files_of_models,
+    for_workers,
     greeting,
     limit_threads,
     size_of,
@@ -80,7 +81,7 @@ def measure_on_cluster(
     with connected(options.ray):
         size = size_of(options.workers, options.gpus_per_worker)
         LOGGER.info(f"{len(images)} images; {size.workers} workers, {size.threads} threads each")
-        arguments = replace(options, resume=None), carried(files_of_models(options)), size.threads
+        arguments = for_workers(options, size), carried(files_of_models(options)), size.threads
         tasks = (
             Task(number, [(image, results.finished_of(image.path))], whole=False) for number, image in enumerate(images)
         )

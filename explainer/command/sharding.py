@@ -23,6 +23,7 @@ from explainer.command.cluster import (
     carried,
     connected,
     files_of_models,
+    for_workers,
     greeting,
     limit_threads,
     size_of,
@@ -265,7 +266,7 @@ class ShardedRun:
                 self._count_outcomes(part.outcomes)
         LOGGER.info(f"{total} files in {len(shards)} shards; {size.workers} workers, {size.threads} threads each")
         # The weights travel as they are, so that no other machine needs the files.
-        options = with_absolute_paths(self.options)
+        options = for_workers(with_absolute_paths(self.options), size)
         arguments = options, carried(files_of_models(options)), str(self.folder), size.threads
         with Crew(ShardWorker, arguments, size) as crew, progress(None, total=total) as bar:
             for task, place, found in crew.run(shards):

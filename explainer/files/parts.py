@@ -26,6 +26,7 @@ from explainer.files.results import (
     as_utf8,
     csv_bytes,
     formatted,
+    naming,
     written_whole,
 )
 
@@ -70,15 +71,21 @@ class ShardResults(Results):
         return RowsInMemory(self.folder, self.called)
 
     def finish(self, part: Part) -> None:
-        """Put the folder in its place, if it holds anything, and write the part; call it once the context is left."""
+        """Put the folder in its place, if it holds anything, and the part in its own; call it once the context is left.
+
+        The part waits beside its place before the folder is moved. A run that goes on removes unfinished folders first and
+        waiting parts then, before it looks which parts there are: so either it sees this one, or one of the moves fails.
+        """
         place, holds_anything = self.run / f"shard-{self.number:05}", any(self.folder.iterdir())
+        waiting = self.run / PARTS / self.folder.name
+        write_part(waiting, part, self._table.rows)
         if place.exists():
             rmtree(place)
         if holds_anything:
             self.folder.replace(place)
         else:
             self.folder.rmdir()
-        write_part(self.run, part, self._table.rows)
+        waiting.replace(path_of(self.run, self.number))
 
 
 class Overviews(Results):
@@ -107,18 +114,17 @@ class RowsInMemory:
         """Nothing is open."""
 
 
-def write_part(folder: Path, part: Part, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write the rows of a shard, and what they are about, whole or not at all."""
+def write_part(path: Path, part: Part, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write the rows of a shard, and what they are about; OSError, naming the file, where that fails."""
     import pyarrow
     from pyarrow import parquet
 
     columns = {name: [typed(name, row.get(name)) for row in rows] for name in ANSWER_COLUMNS}
     about = json.dumps({"files": part.files, "skipped": part.skipped, "outcomes": part.outcomes})
     table = pyarrow.table(columns, schema=schema().with_metadata({ABOUT: about}))
-    path = path_of(folder, part.number)
     path.parent.mkdir(exist_ok=True)
-    with written_whole(path) as unfinished:
-        parquet.write_table(table, unfinished)
+    with naming(path):
+        parquet.write_table(table, path)
 
 
 def is_in_parts(folder: str | Path) -> bool:

@@ -31,7 +31,7 @@ from explainer.command.options import build_options  # noqa: E402
 from explainer.errors import UsageError  # noqa: E402
 from explainer.evaluate import run as evaluate  # noqa: E402
 from explainer.explainer import explain_source, main, parse_opt, run  # noqa: E402
-from explainer.files.parts import PARTS, Part, parts_in, rows_of  # noqa: E402
+from explainer.files.parts import PARTS, Part, ShardResults, parts_in, remove_unfinished, rows_of  # noqa: E402
 from explainer.files.sources import read_image  # noqa: E402
 
 DEMO = Path(__file__).parents[3] / "data/demo"
@@ -357,6 +357,16 @@ def test_a_worker_that_does_not_see_the_folder_says_so(options, tmp_path):
         pytest.raises(UsageError, match="a --project that all machines share"),
     ):
         list(crew.run([Task(0, [str(DEMO / "images/00000.jpg")], whole=True)]))
+
+
+def test_a_worker_of_an_earlier_run_cannot_finish_what_a_later_one_has_removed(tmp_path):
+    with ShardResults(tmp_path, 0, {}) as results:
+        pass
+    remove_unfinished(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        results.finish(Part(0, ["a.jpg"]))
+    assert not list(parts_in(tmp_path))
+    assert not list(tmp_path.glob("shard-*"))
 
 
 def test_a_damaged_part_is_told_by_its_name(tmp_path):
