@@ -31,7 +31,7 @@ from explainer.command.options import build_options  # noqa: E402
 from explainer.errors import UsageError  # noqa: E402
 from explainer.evaluate import run as evaluate  # noqa: E402
 from explainer.explainer import explain_source, main, parse_opt, run  # noqa: E402
-from explainer.files.parts import PARTS, Part, ShardResults, parts_in, remove_unfinished, rows_of  # noqa: E402
+from explainer.files.parts import PARTS, Part, ShardResults, parts_in, path_of, remove_unfinished, rows_of, write_part  # noqa: E402
 from explainer.files.sources import read_image  # noqa: E402
 
 DEMO = Path(__file__).parents[3] / "data/demo"
@@ -377,13 +377,12 @@ def test_a_damaged_part_is_told_by_its_name(tmp_path):
 
 
 def test_a_part_keeps_names_that_are_no_utf8(tmp_path):
-    from explainer.files.parts import write_part
     from explainer.files.results import as_utf8
 
     name = as_utf8(os.fsdecode(b"/caf\xe9.jpg"))
-    write_part(
-        tmp_path, Part(3, [name], {0: "torn"}, {"": {"": 2}}), [{"image": name, "class": 1, "confidence": "0.5"}]
-    )
+    part = Part(3, [name], {0: "torn"}, {"": {"": 2}})
+    path_of(tmp_path, 3).parent.mkdir()
+    write_part(path_of(tmp_path, 3), part, [{"image": name, "class": 1, "confidence": "0.5"}])
     (part,) = parts_in(tmp_path)
     assert (part.number, part.files, part.skipped, part.outcomes) == (3, [name], {0: "torn"}, {"": {"": 2}})
     assert rows_of(tmp_path, 3, ("image", "confidence")) == [{"image": name, "confidence": 0.5}]
