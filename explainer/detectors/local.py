@@ -135,7 +135,9 @@ class PyramidScores(HeadScores):
         target = self.target
         if target.rows is None or target.with_slopes is None or target.reads_masks:
             return None
-        return target.with_slopes(self.recording.predictions.at(target.rows))[1].columns().any(dim=-1)
+        slopes = target.with_slopes(self.recording.predictions.at(target.rows))[1]
+        counting = slopes.boxes_xywh.any(dim=-1) | slopes.probabilities.any(dim=-1)
+        return counting if slopes.objectness is None else counting | (slopes.objectness != 0)
 
     def _read_by(self, index: int) -> list[int]:
         """Return the maps that a score is differentiated by: those that predict what counts for it, else all."""
