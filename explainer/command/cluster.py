@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from explainer.command.options import ROOT
@@ -27,7 +28,8 @@ MOST_DEATHS = 3
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # In seconds, before it is said that nothing has come.
 PATIENCE = 60
-SOURCES = ("explainer", "models", "utils")
+# What of this program travels to machines that do not have it.
+PACKAGES = ("explainer", "models", "utils")
 
 
 @dataclass
@@ -58,8 +60,8 @@ class Task:
 class Worker(Protocol):
     """What runs in a process of its own."""
 
-    def open(self, *arguments) -> None:
-        """Make ready for work; UsageError for what cannot work here."""
+    def open(self, *arguments) -> tuple[str, list[str]]:
+        """Make ready for work, and return `greeting()`; UsageError for what cannot work here."""
 
     def work(self, task: Task) -> Iterator[tuple[int, object]]:
         """Do the units that are left of a task, and yield the place of each and what came of it, in their order."""
@@ -290,15 +292,6 @@ def greeting() -> tuple[str, list[str]]:
     return ray.get_runtime_context().get_node_id(), versions_of_libraries()
 
 
-def limit_threads(threads: int) -> None:
-    """Have the libraries of this process take so many threads."""
-    import cv2
-    import torch
-
-    cv2.setNumThreads(threads)
-    torch.set_num_threads(threads)
-
-
 @contextmanager
 def connected(address: str) -> Iterator[None]:
     """Start a cluster on this machine, or join the one at an address, for the time of the context.
@@ -312,16 +305,15 @@ def connected(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    if address == LOCAL:
+        # The workers of this machine find the program where this process does.
+        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}}
+        own = {"num_cpus": cores(), "include_dashboard": False}
+    else:
+        modules = [str(ROOT / name) for name in PACKAGES]
+        environment, own = {"py_modules": modules, "excludes": ["__pycache__", "*.pt", "*.onnx"]}, {}
     try:
-        if address == LOCAL:
-            # The workers of this machine find the program where this process does.
-            environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}}
-            ray.init(address=LOCAL, num_cpus=cores(), runtime_env=environment, **quiet)
-        else:
-            modules = [str(ROOT / name) for name in SOURCES]
-            environment = {"py_modules": modules, "excludes": ["__pycache__", "*.pt", "*.onnx"]}
-            ray.init(address=address, runtime_env=environment, logging_level="ERROR", log_to_driver=False)
+        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR", **own)
     except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
         raise UsageError(f"--ray {address}: no cluster could be joined ({in_line(error)})") from error
     try:
@@ -371,9 +363,35 @@ def files_of_models(options) -> set[str]:
     return {os.path.abspath(path) for path in named if path is not None and os.path.isfile(path)}
 
 
-def for_workers(options, size: Size):
-    """Return options that put the model where a worker has a share: on the CPU, unless it has one of a GPU."""
-    return replace(options, resume=None, device=options.device or ("" if size.gpus else "cpu"))
+def sent(options, size: Size) -> tuple:
+    """Return what workers are opened with: options, a reference to the contents of the files of models, and threads.
+
+    The model goes where a worker has a share: on the CPU, unless it has one of a GPU. Its files travel as they are, by path,
+    to each machine once, so that none needs to have them.
+    """
+    import ray
+
+    contents = {path: Path(path).read_bytes() for path in files_of_models(options)}
+    options = replace(options, resume=None, device=options.device or ("" if size.gpus else "cpu"))
+    return options, ray.put(contents), size.threads
+
+
+@contextmanager
+def received(options, contents: Mapping[str, bytes], threads: int) -> Iterator:
+    """Give options that open models from files that lie here for the time of the context; see `sent`.
+
+    From then on this process takes so many threads, and logs warnings alone.
+    """
+    import cv2
+    import torch
+
+    from utils.general import LOGGER
+
+    cv2.setNumThreads(threads)
+    torch.set_num_threads(threads)
+    LOGGER.setLevel("WARNING")
+    with TemporaryDirectory(prefix="explainer-") as folder:
+        yield with_models(options, unpacked(contents, folder))
 
 
 def with_models(options, moved: Callable[[object], object]):
@@ -385,15 +403,8 @@ def with_models(options, moved: Callable[[object], object]):
     return replace(options, **changed)
 
 
-def carried(files: Iterable[str]) -> object:
-    """Return a reference to the contents of files, by path, which Ray sends to each machine once."""
-    import ray
-
-    return ray.put({path: Path(path).read_bytes() for path in files})
-
-
 def unpacked(contents: Mapping[str, bytes], folder: str) -> Callable[[object], object]:
-    """Write files that were carried below a folder, with the folders that they were in.
+    """Write files that were sent below a folder, with the folders that they were in.
 
     Return what gives the new path for the old one, and anything else as it is.
     """

@@ -55,13 +55,10 @@ def explain_frames(job: Job, results: Results, findings: Findings, report, writi
         closing(done_side_by_side(frames, partial(look_at, job=job), workers)) as pairs,
     ):
         for frame, look in pairs:
-            if look.answer is None:
-                findings.skip(frame.path, look.reason)
+            answer = tallied(frame, look, job, findings, workers)
+            if answer is None:
                 continue
-            # Images that are explained side by side share the time that passes.
-            findings.add(look.answer, look.seconds / workers)
-            log_frame(frame, look.answer, look.seconds, job.options.verbose)
-            saving = writing.do(save, frame, look.answer, results, job.options, findings, report)
+            saving = writing.do(save, frame, answer, results, job.options, findings, report)
             if job.options.view_img:
                 show(frame, saving.result())
 
@@ -104,12 +101,19 @@ def look_at(frame: Frame | Unreadable, job: Job) -> Look:
 
 def explain_frame(frame: Frame | Unreadable, job: Job, findings: Findings):
     """Explain one image and return the answer; None where it cannot be read or is too narrow, which is reported."""
-    look = look_at(frame, job)
+    return tallied(frame, look_at(frame, job), job, findings)
+
+
+def tallied(frame: Frame | Unreadable, look: Look, job: Job, findings: Findings, at_once: int = 1):
+    """Count and log what came of looking at one image, and return the answer; None where there is none.
+
+    at_once: how many images were looked at side by side, and share the time that passed
+    """
     if look.answer is None:
         findings.skip(frame.path, look.reason)
-        return None
-    findings.add(look.answer, look.seconds)
-    log_frame(frame, look.answer, look.seconds, job.options.verbose)
+    else:
+        findings.add(look.answer, look.seconds / at_once)
+        log_frame(frame, look.answer, look.seconds, job.options.verbose)
     return look.answer
 
 

@@ -2,22 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from time import perf_counter
 
-from explainer.command.cluster import (
-    Crew,
-    Task,
-    carried,
-    connected,
-    files_of_models,
-    for_workers,
-    greeting,
-    limit_threads,
-    size_of,
-    unpacked,
-    with_models,
-)
+from explainer.command.cluster import Crew, Task, connected, greeting, received, sent, size_of
 from explainer.command.running import Tally, progress
 from explainer.errors import UnreadableImageError
 from explainer.evaluation.evaluator import Row, open_evaluator
@@ -46,12 +34,10 @@ class MeasuringWorker:
     """Opens the model once, then scores the explanations of one image after the other."""
 
     def open(self, options: Evaluation, contents: dict[str, bytes], threads: int) -> tuple[str, list[str]]:
-        """Open the model from what was carried here, and return the machine and its versions."""
-        limit_threads(threads)
-        LOGGER.setLevel("WARNING")
+        """Open the model from what was sent here, and return the machine and its versions."""
         self.options = options
-        with TemporaryDirectory(prefix="explainer-") as unpacking:
-            self.evaluator = open_evaluator(with_models(options, unpacked(contents, unpacking)))
+        with received(options, contents, threads) as here:
+            self.evaluator = open_evaluator(here)
         return greeting()
 
     def work(self, task: Task) -> Iterator[tuple[int, Measured]]:
@@ -81,23 +67,28 @@ def measure_on_cluster(
     with connected(options.ray):
         size = size_of(options.workers, options.gpus_per_worker)
         LOGGER.info(f"{len(images)} images; {size.workers} workers, {size.threads} threads each")
-        arguments = for_workers(options, size), carried(files_of_models(options)), size.threads
         tasks = (
             Task(number, [(image, results.finished_of(image.path))], whole=False) for number, image in enumerate(images)
         )
-        with Crew(MeasuringWorker, arguments, size) as crew, progress(None, total=len(images)) as bar:
+        with Crew(MeasuringWorker, sent(options, size), size) as crew, progress(None, total=len(images)) as bar:
             for task, place, found in crew.run(tasks):
                 if place is None:
                     for lost, reason in task.lost.items():
                         tally.skip(task.units[lost][0].path, reason)
                     bar.update()
-                elif found.reason:
-                    tally.skip(task.units[place][0].path, found.reason)
                 else:
-                    for rows in found.rows:
-                        results.add(task.units[place][0].path, rows)
-                    tally.done += 1
-                    tally.seconds += found.seconds
-                    inside += found.inside
+                    inside += keep(found, task.units[place][0].path, results, tally)
                 bar.set_postfix(failures=tally.skipped, refresh=False)
     return inside
+
+
+def keep(found: Measured, path: Path, results: EvaluationResults, tally: Tally) -> float:
+    """Write and count what came of an image, and return the seconds that were spent inside the model."""
+    if found.reason:
+        tally.skip(path, found.reason)
+        return 0.0
+    for rows in found.rows:
+        results.add(path, rows)
+    tally.done += 1
+    tally.seconds += found.seconds
+    return found.inside

@@ -12,24 +12,10 @@ from functools import partial
 from heapq import nsmallest
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from explainer.command.cluster import (
-    Crew,
-    Size,
-    Task,
-    carried,
-    connected,
-    files_of_models,
-    for_workers,
-    greeting,
-    limit_threads,
-    size_of,
-    unpacked,
-    with_models,
-)
+from explainer.command.cluster import Crew, Size, Task, connected, greeting, received, sent, size_of
 from explainer.command.explaining import answer_to, explain_frame, look_again, save
 from explainer.command.opening import (
     Job,
@@ -86,18 +72,15 @@ class OfFile(Findings):
 class ShardWorker:
     """Opens the models once, then explains one shard after the other."""
 
-    def open(self, options: Options, contents: dict[str, bytes], folder: str, threads: int) -> tuple[str, list[str]]:
-        """Open the models from what was carried here, and return the machine and its versions.
+    def open(self, options: Options, contents: dict[str, bytes], threads: int, folder: str) -> tuple[str, list[str]]:
+        """Open the models from what was sent here, and return the machine and its versions.
 
         folder: of the run, which every machine must see
         """
-        limit_threads(threads)
-        LOGGER.setLevel("WARNING")
         if not Path(folder).is_dir():
             raise UsageError(f"a worker of the cluster does not see {folder}; give a --project that all machines share")
         self.folder, self.options = Path(folder), options
-        with TemporaryDirectory(prefix="explainer-") as unpacking:
-            here = with_models(options, unpacked(contents, unpacking))
+        with received(options, contents, threads) as here:
             self.known, self.explainer = KnownBoxes(options.boxes, options.labels), open_explainer(here)
         for detector in self.explainer.detectors:
             self.known.check_classes(detector.names, ())
@@ -116,9 +99,9 @@ class ShardWorker:
         with (
             results,
             WriteBehind() as writing,
-            closing(frames) if task.careful else closing(read_ahead(frames)) as ahead,
+            closing(frames if task.careful else read_ahead(frames)) as coming,
         ):
-            for place, found in explain_files(frames if task.careful else ahead, job, results, writing, task.careful):
+            for place, found in explain_files(coming, job, results, writing, task.careful):
                 if found.reasons:
                     skipped[place] = found.reasons[0]
                 for model, of_model in found.outcomes.items():
@@ -149,11 +132,7 @@ def frames_at(address: str, options: Options) -> Iterator[Frame | Unreadable]:
 
 
 def explain_files(
-    frames: Iterable[tuple[int, Frame | Unreadable | None]],
-    job: Job,
-    results: ShardResults,
-    writing: WriteBehind,
-    at_once: bool,
+    frames: Iterable[OfPlace], job: Job, results: ShardResults, writing: WriteBehind, at_once: bool
 ) -> Iterator[tuple[int, OfFile]]:
     """Explain frames and have what there is to see of them written, and yield what came of each file, once it is written.
 
@@ -265,9 +244,7 @@ class ShardedRun:
             for part in finished:
                 self._count_outcomes(part.outcomes)
         LOGGER.info(f"{total} files in {len(shards)} shards; {size.workers} workers, {size.threads} threads each")
-        # The weights travel as they are, so that no other machine needs the files.
-        options = for_workers(with_absolute_paths(self.options), size)
-        arguments = options, carried(files_of_models(options)), str(self.folder), size.threads
+        arguments = *sent(with_absolute_paths(self.options), size), str(self.folder)
         with Crew(ShardWorker, arguments, size) as crew, progress(None, total=total) as bar:
             for task, place, found in crew.run(shards):
                 if place is None:

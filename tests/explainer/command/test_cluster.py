@@ -351,7 +351,7 @@ def test_the_cores_are_shared_out_evenly():
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(options, tmp_path):
-    arguments = build_options(options), ray.put({}), str(tmp_path / "elsewhere"), 1
+    arguments = build_options(options), ray.put({}), 1, str(tmp_path / "elsewhere")
     with (
         Crew(sharding.ShardWorker, arguments, Size(1, 1)) as crew,
         pytest.raises(UsageError, match="a --project that all machines share"),
